@@ -1,0 +1,138 @@
+"""onnxruntime, behind one door: sessions, what it can load, its optimised graph. No other module imports it."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError
+
+__all__ = ["Limits", "Session", "limits", "optimized_graph", "version"]
+
+_SILENT = 4  # log severity "fatal": every failure reaches the caller as an exception anyway
+_INPUT_ERRORS = ("INVALID_ARGUMENT", "Required inputs", "Unexpected input data type", "Invalid input name")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The newest opset and IR version that the installed onnxruntime loads."""
+
+    opset: int
+    ir_version: int
+
+
+class Session:
+    """A loaded model, ready to run on the CPU.
+
+    Args:
+        model: A serialized model, or the path of one (needed where it has external data).
+        threads: Intra-op threads; 0 lets onnxruntime take every core.
+        optimize: Whether onnxruntime may rewrite the graph.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
+
+    def __init__(self, model: bytes | Path, *, threads: int = 1, optimize: bool = True) -> None:
+        self._session = _inference_session(model, _options(threads=threads, optimize=optimize))
+        self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, feed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run once and return the named outputs (default: all of the model's).
+
+        Raises:
+            DataError: The feed does not fit the model's inputs.
+            ModelError: A node fails while it runs.
+        """
+        names = self.outputs if outputs is None else tuple(outputs)
+        try:
+            return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
+        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+            text = _first_line(err)
+            if "Non-zero status code" not in text and any(mark in str(err) for mark in _INPUT_ERRORS):
+                raise DataError(f"the samples do not fit the model: {text}") from err
+            raise ModelError(f"onnxruntime failed while running the model: {text}") from err
+
+
+def optimized_graph(model: bytes | Path) -> bytes:
+    """Return the model as onnxruntime runs it after its own (layout-independent) graph optimisations.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
+    ort = _onnxruntime()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "optimized.onnx")
+        options = _options(threads=1, optimize=True)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(target)
+        _inference_session(model, options)
+        return target.read_bytes()
+
+
+@cache
+def limits() -> Limits:
+    """Find by trial the newest opset and IR version that onnxruntime loads (their tables lag behind onnx's)."""
+    import onnx
+
+    opset = next(v for v in range(onnx.defs.onnx_opset_version(), 0, -1) if _loads(opset=v, ir_version=8))
+    ir_version = next(v for v in range(int(onnx.IR_VERSION), 0, -1) if _loads(opset=13, ir_version=v))
+    return Limits(opset, ir_version)
+
+
+@cache
+def version() -> str:
+    """Return the version of the installed onnxruntime."""
+    return str(_onnxruntime().__version__)
+
+
+def _loads(*, opset: int, ir_version: int) -> bool:
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    try:
+        _inference_session(model.SerializeToString(), _options(threads=1, optimize=False))
+    except ModelError:
+        return False
+    return True
+
+
+def _inference_session(model: bytes | Path, options: Any) -> Any:
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return _onnxruntime().InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except EnvironmentUnavailable:
+        raise
+    except Exception as err:  # onnxruntime's exceptions share no base class but this one
+        raise ModelError(f"onnxruntime refuses the model: {_first_line(err)}") from err
+
+
+def _options(*, threads: int, optimize: bool) -> Any:
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise EnvironmentUnavailable(
+            "onnxruntime is not installed", hint="pip install 'onnxcomp[cpu]' (or 'onnxcomp[gpu]')"
+        ) from err
+    return onnxruntime
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().split("\n", 1)[0][:400] or type(err).__name__
