@@ -1,0 +1,1 @@
+"""Exact rewrites that remove work and let later passes see plain operators."""

@@ -1,0 +1,1 @@
+"""Lossy rewrites to integer arithmetic."""

@@ -1,0 +1,140 @@
+"""What a pass is: one graph rewrite that says what it needs, what it did and what it left alone.
+
+A pass reads and changes one ``ir.Model`` in place. An *exact* pass keeps the outputs up to rounding; a *lossy* one may
+change them and is judged by the budget. Leaving a node alone is data, not silence: ``ctx.skip(node, reason)``.
+"""
+
+import dataclasses
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from onnxcomp.data import Samples
+from onnxcomp.errors import RecipeError
+from onnxcomp.statistics import RangeStore
+from onnxcomp.target import Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Need", "NoConfig", "Pass", "PassContext", "PassStats", "Skip", "Unit"]
+
+
+class Need(enum.Enum):
+    """What a pass can't do without."""
+
+    CALIBRATION = "calibration samples"
+    SHAPES = "inferred shapes"
+    LABELS = "labelled samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A node that a pass left alone, and why."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Something that a search may switch on or off in a pass: a node, a block, a channel group."""
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassStats:
+    """What a pass did: whether the model changed, and how often it did what."""
+
+    modified: bool
+    counters: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[Skip, ...] = ()
+
+
+@dataclass(slots=True)
+class PassContext:
+    """What the passes of one run share.
+
+    Attributes:
+        target: Where the model will run.
+        samples: Calibration samples, where the user gave some.
+        ranges: Activation ranges by tensor name, measured once on the cleaned-up model.
+        seed: For every random choice.
+        threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
+        skipped: What the pass that runs now has left alone.
+    """
+
+    target: Target
+    samples: Samples | None = None
+    ranges: RangeStore | None = None
+    seed: int = 0
+    threads: int = 0
+    skipped: list[Skip] = field(default_factory=list)
+
+    def skip(self, node: "ir.Node", reason: str) -> None:
+        """Record that a node is left alone."""
+        self.skipped.append(Skip(node.name or "", node.op_type, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class NoConfig:
+    """Settings of a pass that has none."""
+
+
+C = TypeVar("C")
+
+
+class Pass(ABC, Generic[C]):
+    """One graph rewrite.
+
+    Class attributes:
+        name: Stable; used in recipes and reports.
+        Config: A frozen dataclass that validates itself.
+        exact: Whether outputs stay equal up to rounding.
+        needs: What must be there before the pass can run.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]] = NoConfig
+    exact: ClassVar[bool]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = self.Config() if config is None else config
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "Pass[C]":
+        """Make the pass from the settings of a recipe.
+
+        Raises:
+            RecipeError: A setting is unknown, has the wrong type or is out of range.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls.Config)}
+        if unknown := sorted(set(settings) - set(known)):
+            choices = ", ".join(sorted(known)) or "none"
+            raise RecipeError(f"pass {cls.name} has no setting {unknown[0]!r}", hint=f"its settings: {choices}")
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        try:
+            return cls(cls.Config(**values))
+        except TypeError as err:
+            raise RecipeError(f"pass {cls.name}: {err}") from err
+
+    def units(self, model: "ir.Model", ctx: PassContext) -> list[Unit]:  # noqa: ARG002
+        """List what a search may switch in this pass on this model; by default nothing."""
+        return []
+
+    @abstractmethod
+    def run(self, model: "ir.Model", ctx: PassContext) -> PassStats:
+        """Rewrite the model in place.
+
+        ``PassStats.skipped`` may stay empty: the pipeline adds what ``ctx.skip`` recorded.
+
+        Raises:
+            PassError: The pass can't go on; the pipeline rolls the model back.
+        """

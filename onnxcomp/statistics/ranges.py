@@ -1,0 +1,106 @@
+"""Ranges of activations, reduced inside the session, so that memory does not grow with samples or activations.
+
+Each wanted tensor gets a ReduceMin and a ReduceMax of its own; only those scalars leave onnxruntime.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxcomp.data import Samples
+from onnxcomp.errors import ModelError
+from onnxcomp.model import open_session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Range", "RangeStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Smallest and largest value that a tensor took over all samples."""
+
+    low: float
+    high: float
+
+    def __or__(self, other: "Range") -> "Range":
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+
+class RangeStore:
+    """Collects ranges on demand and keeps them: a tensor is measured once, whoever asks.
+
+    Args:
+        model: The model whose tensors are measured, by name. It is not changed.
+        samples: What the model is run on.
+        threads: Intra-op threads; 0 is all cores.
+        progress: Called with the number of samples done and the total, where that is known.
+    """
+
+    def __init__(
+        self,
+        model: "ir.Model",
+        samples: Samples,
+        *,
+        threads: int = 0,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._samples = samples
+        self._threads = threads
+        self._progress = progress
+        self._ranges: dict[str, Range] = {}
+
+    def get(self, names: Iterable[str]) -> dict[str, Range]:
+        """Return the range of every named float tensor; those not measured yet cost one run over the samples.
+
+        Raises:
+            ModelError: A tensor takes a value that is not finite, or the model does not run.
+            KeyError: The model has no such tensor.
+        """
+        wanted = tuple(dict.fromkeys(names))
+        missing = [name for name in wanted if name not in self._ranges]
+        if missing:
+            self._ranges.update(self._collect(missing))
+        return {name: self._ranges[name] for name in wanted}
+
+    def _collect(self, names: list[str]) -> dict[str, Range]:
+        session = open_session(_with_reductions(self._model, names), threads=self._threads)
+        taps = [_tap(name, kind) for name in names for kind in ("min", "max")]
+        found: dict[str, Range] = {}
+        for index, feed in enumerate(self._samples):
+            values = session.run(feed, taps)
+            for name in names:
+                new = Range(float(values[_tap(name, "min")]), float(values[_tap(name, "max")]))
+                if not (math.isfinite(new.low) and math.isfinite(new.high)):
+                    raise ModelError(f"tensor {name} takes a value that is not finite on calibration sample {index}")
+                found[name] = new | found[name] if name in found else new
+            if self._progress:
+                self._progress(index + 1, self._samples.length)
+        return found
+
+
+def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
+    """Return a copy of the model whose only outputs are the minimum and maximum of each named tensor."""
+    import onnx_ir as ir
+
+    tapped = model.clone()
+    values = {value.name: value for value in tapped.graph.inputs}
+    values |= {value.name: value for node in tapped.graph for value in node.outputs}
+    attributes = {"keepdims": 0}
+    tapped.graph.outputs.clear()
+    for name in names:
+        for kind, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+            node = ir.node(op, [values[name]], attributes=attributes)
+            node.outputs[0].name = _tap(name, kind)
+            node.outputs[0].dtype = values[name].dtype
+            node.outputs[0].shape = ir.Shape(())
+            tapped.graph.append(node)
+            tapped.graph.outputs.append(node.outputs[0])
+    return tapped
+
+
+def _tap(name: str, kind: str) -> str:
+    return f"{name}/onnxcomp.{kind}"

@@ -1,0 +1,144 @@
+"""Where the model will run (``Target``: tables of facts) and what it may cost (``Budget``)."""
+
+import enum
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from onnxcomp.errors import UsageError
+
+__all__ = ["TARGETS", "Budget", "Goal", "Role", "Target", "detect", "get_target"]
+
+
+class Role(enum.Enum):
+    """What an operator means for integer execution on a target."""
+
+    ANCHOR = "worth quantizing by itself"
+    JOIN = "has an integer kernel; pays only among integer neighbours"
+    MOVE = "moves integers through unchanged; input and output share scale and zero point"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Facts about one kind of machine and runtime that the passes consult.
+
+    Attributes:
+        name: As given to ``--target``.
+        activations: Integer type of quantized activations.
+        weights: Integer type of quantized weights.
+        reduce_range: Whether weights keep to 7 bits, because the kernel's 16-bit sums saturate.
+        roles: Operators with integer kernels, by type.
+        dynamic: Operators with a kernel that quantizes its input while it runs.
+        verified: Whether these facts were measured by this project (else they come from documentation).
+    """
+
+    name: str
+    activations: Literal["uint8", "int8"]
+    weights: Literal["uint8", "int8"]
+    reduce_range: bool
+    roles: Mapping[str, Role]
+    dynamic: frozenset[str]
+    verified: bool
+
+
+# Operators that onnxruntime's CPU provider fuses with the Q/DQ pairs around them (QLinear* kernels)
+_CPU_ROLES = MappingProxyType(
+    {
+        **dict.fromkeys(("Conv", "Gemm", "MatMul"), Role.ANCHOR),
+        **dict.fromkeys(
+            ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax", "Where"),
+            Role.JOIN,
+        ),
+        **dict.fromkeys(
+            ("Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile",
+             "Transpose", "Unsqueeze"),
+            Role.MOVE,
+        ),
+    }
+)  # fmt: skip
+_CPU_DYNAMIC = frozenset({"Gather", "Gemm", "LSTM", "MatMul"})
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        target.name: target
+        for target in (
+            Target("cpu-x86-vnni", "uint8", "int8", False, _CPU_ROLES, _CPU_DYNAMIC, verified=True),
+            Target("cpu-x86-avx2", "uint8", "int8", True, _CPU_ROLES, _CPU_DYNAMIC, verified=False),
+            Target("cpu-arm", "int8", "int8", False, _CPU_ROLES, _CPU_DYNAMIC, verified=False),
+        )
+    }
+)
+
+Goal = Literal["latency", "size", "balanced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the result may cost.
+
+    Attributes:
+        max_drop: Largest accepted drop of the metric, as a share (0.01 = one point of a 0..1 score).
+        min_agreement: Smallest accepted share of answers equal to the original's; None: ``1 - 3 * max_drop``.
+        min_sqnr: Smallest accepted signal-to-quantization-noise ratio of every float output, dB; None: 20 dB where
+            there are no labels, no bound where there are.
+        max_size: Largest accepted size in bytes.
+        max_latency_ratio: Largest accepted latency, as a share of the original's.
+
+    Raises:
+        UsageError: A bound is outside its range.
+    """
+
+    max_drop: float = 0.01
+    min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_size: int | None = None
+    max_latency_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop <= 1:
+            raise UsageError(f"max-drop must be in [0, 1], got {self.max_drop}")
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            raise UsageError(f"min-agreement must be in [0, 1], got {self.min_agreement}")
+        if self.max_size is not None and self.max_size <= 0:
+            raise UsageError(f"max-size must be positive, got {self.max_size}")
+        if self.max_latency_ratio is not None and not self.max_latency_ratio > 0:
+            raise UsageError(f"max-latency-ratio must be positive, got {self.max_latency_ratio}")
+
+    @property
+    def agreement_bound(self) -> float:
+        """The smallest accepted agreement."""
+        return max(0.0, 1 - 3 * self.max_drop) if self.min_agreement is None else self.min_agreement
+
+
+def get_target(name: str) -> Target:
+    """Return the target of that name; ``auto`` is this machine.
+
+    Raises:
+        UsageError: There is no such target.
+    """
+    if name == "auto":
+        return detect()
+    if name not in TARGETS:
+        raise UsageError(f"unknown target {name!r}", hint=f"one of: auto, {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+@cache
+def detect() -> Target:
+    """Return the target that describes this machine's processor."""
+    if platform.machine().lower() in {"arm64", "aarch64"}:
+        return TARGETS["cpu-arm"]
+    return TARGETS["cpu-x86-vnni" if _cpu_flags() & {"avx512_vnni", "avx_vnni"} else "cpu-x86-avx2"]
+
+
+def _cpu_flags() -> set[str]:
+    """Read the processor's flags; empty where the system does not say (then the safe 7-bit weights are used)."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return set()
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
