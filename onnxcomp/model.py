@@ -157,24 +157,28 @@ def materialized(model: "ir.Model") -> Iterator[bytes | Path]:
         yield path
 
 
-def upgrade_opset(model: "ir.Model", minimum: int) -> "ir.Model":
-    """Return the model with at least the given opset of the default domain: itself, or a converted copy.
+def upgrade_opset(model: "ir.Model", minimum: int) -> bool:
+    """Bring the default operator set of a model, in place, to at least the given version; say whether that changed it.
 
     The converter is not always right: the caller verifies the result by running it.
 
     Raises:
-        ModelError: The converter gives up.
+        ModelError: The converter gives up, or the model holds functions (which it does not convert).
     """
     import onnx.version_converter
     import onnx_ir as ir
 
     if opset(model) >= minimum:
-        return model
+        return False
+    if model.functions:
+        raise ModelError(f"cannot convert opset {opset(model)} to {minimum}: the model has functions of its own")
     try:
-        converted = onnx.version_converter.convert_version(ir.to_proto(model), minimum)
-        return ir.from_proto(converted)
+        converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), minimum))
     except Exception as err:  # the converter is C++ code that raises many kinds
         raise ModelError(f"cannot convert opset {opset(model)} to {minimum}: {str(err).strip()[:300]}") from err
+    model.graph = converted.graph
+    model.ir_version = max(model.ir_version, converted.ir_version)
+    return True
 
 
 def opset(model: "ir.Model") -> int:
