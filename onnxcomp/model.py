@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "all_nodes",
     "check_output",
+    "copy_file",
+    "infer_shapes",
     "initializers",
     "input_specs",
     "is_quantized",
     "load",
+    "materialized",
     "open_session",
     "opset",
     "parameter_count",
@@ -179,6 +182,29 @@ def upgrade_opset(model: "ir.Model", minimum: int) -> bool:
     model.graph = converted.graph
     model.ir_version = max(model.ir_version, converted.ir_version)
     return True
+
+
+def infer_shapes(model: "ir.Model") -> None:
+    """Add the types and shapes that follow from the inputs, in place; what can't be inferred stays unknown.
+
+    Raises:
+        ModelError: The model contradicts itself.
+    """
+    import onnx.shape_inference
+    import onnx_ir as ir
+
+    if not _fits_protobuf(model):
+        return  # onnx's inference serializes the model; larger ones keep the types they came with
+    try:
+        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True))
+    except Exception as err:  # C++ code that raises many kinds
+        raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
+    known = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if (found := known.get(value.name)) is not None:
+                value.type = value.type or found.type
+                value.shape = found.shape if found.shape is not None else value.shape
 
 
 def opset(model: "ir.Model") -> int:

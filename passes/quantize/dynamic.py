@@ -1,0 +1,214 @@
+"""Dynamic INT8: weights in int8, activations quantized while the model runs. Needs no calibration data.
+
+Before, after (onnxruntime fuses the chain to DynamicQuantizeMatMul; the LSTM has a kernel of its own)::
+
+    MatMul(x, W)       x -> DynamicQuantizeLinear -> MatMulInteger(W8) -> Cast -> Mul(x_scale * w_scale)
+    LSTM(x, W, R)      com.microsoft.DynamicQuantizeLSTM(x, W8, R8)
+    Gather(table, i)   Cast(Gather(table8, i)) * Gather(scales, i)
+
+Weights are symmetric, one scale per output column (MatMul, Gemm), gate row (LSTM) or table row (Gather). Never Conv:
+onnxruntime's ConvInteger is several times slower than the float kernel. Declines: weights that are not constant float32
+matrices, hold NaN, or are too small to pay for the extra nodes. Source: onnxruntime's dynamic quantization operators.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.errors import RecipeError
+from onnxcomp.model import infer_shapes, opset
+from onnxcomp.passbase import Pass, PassContext, PassStats, Skip, Unit
+from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
+from onnxcomp.passes.quantize.placement import constant
+from onnxcomp.thresholds import quantize_weights
+
+__all__ = ["QuantizeDynamic", "QuantizeDynamicConfig"]
+
+_MINIMUM_OPSET = 11  # DynamicQuantizeLinear
+_MICROSOFT = "com.microsoft"
+_OPS = ("MatMul", "Gemm", "LSTM", "Gather")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeDynamicConfig:
+    """Settings of dynamic INT8.
+
+    Attributes:
+        ops: Operator types to rewrite.
+        min_elements: Weights with fewer elements stay float: the extra nodes would cost more than they save.
+        exclude: Names of nodes that stay float.
+    """
+
+    ops: tuple[str, ...] = _OPS
+    min_elements: int = 1024
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.ops) - set(_OPS)):
+            raise RecipeError(f"{unknown[0]!r} has no dynamic form", hint=f"of: {', '.join(_OPS)}")
+        if self.min_elements < 0:
+            raise RecipeError(f"min_elements must not be negative, got {self.min_elements}")
+
+
+class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
+    """Rewrite MatMul, Gemm, LSTM and embedding tables to int8 weights with run-time activation scales."""
+
+    name: ClassVar[str] = "quantize-dynamic"
+    Config = QuantizeDynamicConfig
+    exact: ClassVar[bool] = False
+
+    def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
+        """List the nodes that have a dynamic form."""
+        work = model.clone()
+        infer_shapes(work)
+        return [
+            Unit(str(n.name), n.op_type, (str(n.name),)) for n in work.graph if self._applies(n) and not self._why_not(n)
+        ]
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        """Rewrite every node that has a dynamic form."""
+        if opset(model) < _MINIMUM_OPSET:
+            reason = f"opset {opset(model)} has no DynamicQuantizeLinear: run upgrade-opset first"
+            return PassStats(modified=False, skipped=(Skip("", "", reason),))
+        name_nodes(model.graph)
+        infer_shapes(model)
+        bits = 7 if ctx.target.reduce_range else 8
+        writer = _Writer(model.graph, bits)
+        counters: dict[str, int] = {}
+        for node in list(model.graph):
+            if not self._applies(node) or node.op_type not in ctx.target.dynamic:
+                continue
+            if reason := self._why_not(node):
+                ctx.skip(node, reason)
+                continue
+            writer.rewrite(node)
+            counters[node.op_type] = counters.get(node.op_type, 0) + 1
+        if "LSTM" in counters:
+            model.opset_imports.setdefault(_MICROSOFT, 1)
+        drop_unused_initializers(model.graph)
+        return PassStats(modified=bool(counters), counters=counters)
+
+    def _applies(self, node: ir.Node) -> bool:
+        return node.domain == "" and node.op_type in self.config.ops
+
+    def _why_not(self, node: ir.Node) -> str | None:
+        """Say why a node stays float, or None."""
+        if node.name in self.config.exclude:
+            return "excluded"
+        for index in (1, 2) if node.op_type == "LSTM" else (0,) if node.op_type == "Gather" else (1,):
+            weight = constant(node.inputs[index])
+            if weight is None:
+                return "the weight is not constant"
+            if weight.dtype != ir.DataType.FLOAT:
+                return "the weight is not float32"
+            if weight.size < self.config.min_elements:
+                return "the weight is too small to pay"
+            if len(weight.shape) != (3 if node.op_type == "LSTM" else 2):
+                return "the weight has another rank"
+            if not np.isfinite(weight.numpy()).all():
+                return "the weight holds NaN or infinity"
+        return _WHY_NOT.get(node.op_type, lambda _: None)(node)
+
+
+def _why_not_gemm(node: ir.Node) -> str | None:
+    attributes = node.attributes
+    if attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0:
+        return "alpha or beta is set"
+    return "transA is set" if attributes.get_int("transA", 0) else None
+
+
+def _why_not_lstm(node: ir.Node) -> str | None:
+    if node.attributes.get_int("layout", 0):
+        return "layout 1 has no integer kernel"
+    return None
+
+
+def _why_not_gather(node: ir.Node) -> str | None:
+    return "gathers along another axis" if node.attributes.get_int("axis", 0) else None
+
+
+_WHY_NOT: dict[str, Callable[[ir.Node], str | None]] = {
+    "Gather": _why_not_gather,
+    "Gemm": _why_not_gemm,
+    "LSTM": _why_not_lstm,
+}
+
+
+class _Writer:
+    """Replaces nodes of one graph; nodes that read the same tensor share its DynamicQuantizeLinear."""
+
+    def __init__(self, graph: ir.Graph, bits: int) -> None:
+        self._graph = graph
+        self._bits = bits
+        self._editor = GraphEditor(graph)
+        self._quantized: dict[ir.Value, ir.Node] = {}
+
+    def rewrite(self, node: ir.Node) -> None:
+        writers = {"MatMul": self._matmul, "Gemm": self._matmul, "LSTM": self._lstm, "Gather": self._gather}
+        replaced = writers[node.op_type](node)
+        for old, new in zip(node.outputs, replaced[-1].outputs, strict=False):
+            new.type, new.shape = old.type, old.shape
+            name = old.name
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            old.name, new.name = None, name
+        replaced[-1].name = node.name
+        self._graph.insert_before(node, replaced)
+        self._graph.remove(node, safe=True)
+
+    def _weight(self, value: ir.Value | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        tensor = constant(value)
+        assert tensor is not None
+        return quantize_weights(tensor.numpy(), axis=axis, bits=self._bits)
+
+    def _matmul(self, node: ir.Node) -> list[ir.Node]:
+        """MatMul(x [..., K], W [K, N]); Gemm has W [N, K] where transB is set, and a bias [N]."""
+        transposed = bool(node.attributes.get_int("transB", 0)) if node.op_type == "Gemm" else False
+        weight, scale = self._weight(node.inputs[1], 0 if transposed else 1)
+        weight = np.ascontiguousarray(weight.T) if transposed else weight
+        assert node.inputs[0] is not None
+        source = self._dynamic(node.inputs[0])
+        levels, input_scale, zero_point = source.outputs
+        editor = self._editor
+        product = editor.node("MatMulInteger", [levels, editor.constant(weight), zero_point])
+        cast = editor.node("Cast", [product.outputs[0]], to=int(ir.DataType.FLOAT))
+        both = editor.node("Mul", [input_scale, editor.constant(scale)])
+        result = [product, cast, both, editor.node("Mul", [cast.outputs[0], both.outputs[0]])]
+        bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+        if bias is not None:
+            result.append(editor.node("Add", [result[-1].outputs[0], bias]))
+        return result
+
+    def _dynamic(self, value: ir.Value) -> ir.Node:
+        if value not in self._quantized:
+            node = self._editor.node("DynamicQuantizeLinear", [value], outputs=3)
+            self._editor.after(value, [node])
+            self._quantized[value] = node
+        return self._quantized[value]
+
+    def _lstm(self, node: ir.Node) -> list[ir.Node]:
+        """W [directions, 4H, I] and R [directions, 4H, H] become [directions, I, 4H] and [directions, H, 4H]."""
+        inputs: list[ir.Value | None] = [*node.inputs, *[None] * (8 - len(node.inputs))]
+        for index in (1, 2):
+            tensor = constant(inputs[index])
+            assert tensor is not None
+            directions = [quantize_weights(w, axis=0, bits=self._bits) for w in tensor.numpy()]
+            weight = np.stack([np.ascontiguousarray(w.T) for w, _ in directions])
+            scale = np.stack([s for _, s in directions])
+            inputs[index] = self._editor.constant(weight)
+            inputs += [self._editor.constant(scale), self._editor.constant(np.zeros(scale.shape, np.int8))]
+        kept = {name: value for name, value in node.attributes.items() if name != "layout"}
+        outputs = len(node.outputs)
+        new = ir.Node(_MICROSOFT, "DynamicQuantizeLSTM", inputs, kept.values(), num_outputs=outputs)
+        return [new]
+
+    def _gather(self, node: ir.Node) -> list[ir.Node]:
+        """A table [V, D] gets one scale per row, [V, 1]."""
+        table, scale = self._weight(node.inputs[0], 0)
+        editor, indices = self._editor, node.inputs[1]
+        rows = editor.node("Gather", [editor.constant(table), indices])
+        cast = editor.node("Cast", [rows.outputs[0]], to=int(ir.DataType.FLOAT))
+        scales = editor.node("Gather", [editor.constant(scale[:, None]), indices])
+        return [rows, cast, scales, editor.node("Mul", [cast.outputs[0], scales.outputs[0]])]

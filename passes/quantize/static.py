@@ -1,0 +1,157 @@
+"""Static INT8: activations with calibrated scales, weights per output channel, integer kernels end to end.
+
+Before, after (``q`` is QuantizeLinear + DequantizeLinear)::
+
+    x -> Conv -> Relu -> Add -> y
+    x -> q -> Conv(DQ(W8)) -> Relu -> q -> Add -> q -> y
+
+What runs in integers is planned by ``placement``, written by ``qdq``, and then read back from the graph that
+onnxruntime makes of it: a node that stayed float between its pairs is given back, and the plan is made again.
+Declines: opset below 13 (no per-channel axis), nodes of subgraphs, weights or types that are unknown or not float32.
+Source: Jacob et al. 2018 (affine quantization, int32 bias with scale s_x * s_w).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxcomp.errors import PassError, RecipeError
+from onnxcomp.model import infer_shapes, materialized, opset
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Skip, Unit
+from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
+from onnxcomp.passes.quantize.placement import Placement, activations, plan
+from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
+from onnxcomp.runtime import optimized_graph
+from onnxcomp.statistics import Range
+from onnxcomp.target import Role
+
+__all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
+
+_ANCHORS = ("Conv", "Gemm", "MatMul")
+_MINIMUM_OPSET = 13  # QuantizeLinear/DequantizeLinear with an axis
+_MOST_ROUNDS = 6
+_CONCAT_SPREAD = 8.0  # log2 of it: the bits that the narrowest input of a Concat may lose to the shared scale
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeStaticConfig:
+    """Settings of static INT8.
+
+    Attributes:
+        method: How ranges become thresholds.
+        anchors: Operator types that are worth integer execution by themselves.
+        per_channel: One weight scale per output channel.
+        exclude: Names of nodes that stay float.
+    """
+
+    method: str = "minmax"
+    anchors: tuple[str, ...] = _ANCHORS
+    per_channel: bool = True
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method != "minmax":
+            raise RecipeError(f"unknown calibration method {self.method!r}", hint="one of: minmax")
+        if unknown := sorted(set(self.anchors) - set(_ANCHORS)):
+            raise RecipeError(f"{unknown[0]!r} can't be an anchor", hint=f"of: {', '.join(_ANCHORS)}")
+
+
+class QuantizeStatic(Pass[QuantizeStaticConfig]):
+    """Rewrite to QDQ form with calibrated activation ranges."""
+
+    name: ClassVar[str] = "quantize-static"
+    Config = QuantizeStaticConfig
+    exact: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION, Need.SHAPES})
+
+    def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
+        """List the nodes that could run in integers."""
+        work = model.clone()
+        infer_shapes(work)
+        placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude=self.config.exclude)
+        return [Unit(str(node.name), node.op_type, (str(node.name),)) for node in placement.roles]
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        """Plan, write, read back; repeat without what stayed float."""
+        if ctx.ranges is None:
+            raise PassError("static quantization needs calibration samples", hint="--calibration DATA")
+        if opset(model) < _MINIMUM_OPSET:
+            reason = f"opset {opset(model)} has no per-channel DequantizeLinear: run upgrade-opset first"
+            return PassStats(modified=False, skipped=(Skip("", "", reason),))
+        name_nodes(model.graph)
+        declined: dict[str, str] = {}
+        for _ in range(_MOST_ROUNDS):
+            work = model.clone()
+            infer_shapes(work)
+            skips = len(ctx.skipped)
+            placement = plan(
+                work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined}
+            )
+            if not placement.roles:
+                break
+            ranges = ctx.ranges.get(measured_tensors(placement))
+            if new := _uneven_concats(placement, ranges):
+                declined |= new
+            else:
+                promised = {str(node.name): node.op_type for node in placement.roles}
+                roles = list(placement.roles.values())
+                QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
+                work.graph.sort()
+                if not (new := _stayed_float(work, promised)):
+                    drop_unused_initializers(work.graph)
+                    model.graph = work.graph
+                    ctx.skipped[skips:] = [_explained(skip, declined) for skip in ctx.skipped[skips:]]
+                    return PassStats(modified=True, counters=_counters(roles))
+                declined |= new
+            del ctx.skipped[skips:]
+        return PassStats(modified=False)
+
+
+def _counters(roles: list[Role]) -> dict[str, int]:
+    return {
+        "int8 anchors": roles.count(Role.ANCHOR),
+        "int8 joins": roles.count(Role.JOIN),
+        "int8 movers": roles.count(Role.MOVE),
+    }
+
+
+def _explained(skip: Skip, declined: dict[str, str]) -> Skip:
+    return Skip(skip.node, skip.op_type, declined.get(skip.node, skip.reason))
+
+
+def _uneven_concats(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
+    """Name the Concat nodes whose inputs differ so much in width that one scale would ruin the narrow ones."""
+    found = {}
+    for node, role in placement.roles.items():
+        if node.op_type == "Concat":
+            widths = [ranges[str(v.name)].high - ranges[str(v.name)].low for v in activations(node, role)]
+            if min(widths) > 0 and max(widths) / min(widths) > _CONCAT_SPREAD:
+                found[str(node.name)] = f"its inputs differ {max(widths) / min(widths):.0f}x in range"
+    return found
+
+
+def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
+    """Name the promised nodes that onnxruntime's optimised graph still runs as the same float operator."""
+    with materialized(work) as source:
+        optimized = ir.from_proto(_parse(optimized_graph(source)))
+    fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
+    kept = {(str(node.name), node.op_type): node for node in optimized.graph}
+    found = {}
+    for name, op_type in promised.items():
+        for kind in fused_away.get(op_type, {op_type}):
+            node = kept.get((name, kind))
+            if node is not None and any(_is_dequantized(v) for v in node.inputs):
+                found[name] = "onnxruntime does not fuse it"
+    return found
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _parse(content: bytes) -> "object":
+    import onnx
+
+    return onnx.ModelProto.FromString(content)
