@@ -1,0 +1,152 @@
+"""Runs a recipe: each pass on a copy, executed before and after; kept, or rolled back with the reason.
+
+An exact pass whose outputs differ by more than rounding failed. A lossy one is judged later, by the budget; here it
+must only load, run and give finite numbers where the model did.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxcomp.data import Feed
+from onnxcomp.errors import ModelError, PassError
+from onnxcomp.metrics import Fidelity
+from onnxcomp.model import open_session
+from onnxcomp.passbase import Need, PassContext, Skip
+from onnxcomp.recipe import METADATA_KEY, Recipe, Step
+from onnxcomp.runtime import Session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["PassReport", "Verifier", "run_recipe"]
+
+_ROUNDING_DB = 60.0  # fp32 rewrites measure 90 dB and more; a wrong one, less than 40
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What one pass of a recipe did.
+
+    Attributes:
+        name: The pass.
+        modified: Whether its result was kept and differs from what it got.
+        counters: What it did how often.
+        skipped: What it left alone, and why.
+        failure: Why its result was rolled back, where it was.
+        sqnr: Signal-to-noise ratio of the outputs against those of the pipeline's input, dB; None: not measured.
+        seconds: Wall-clock time, verification included.
+    """
+
+    name: str
+    modified: bool
+    counters: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[Skip, ...] = ()
+    failure: str | None = None
+    sqnr: float | None = None
+    seconds: float = 0.0
+
+
+class Verifier:
+    """Compares a changed model with the original by running both on a few samples.
+
+    Args:
+        model: The original.
+        feeds: A few runs; their outputs are kept.
+
+    Raises:
+        ModelError: The original does not run.
+        DataError: The samples do not fit it.
+    """
+
+    def __init__(self, model: "ir.Model", feeds: Iterable[Feed]) -> None:
+        session = open_session(model)
+        self._feeds = list(feeds)
+        self._expected = [session.run(feed) for feed in self._feeds]
+
+    def compare(self, session: Session) -> Fidelity:
+        """Return how close a session's outputs are to the original's.
+
+        Raises:
+            ModelError: It does not run, or its outputs have other names.
+        """
+        fidelity = Fidelity()
+        for feed, expected in zip(self._feeds, self._expected, strict=True):
+            outputs = session.run(feed)
+            if list(outputs) != list(expected):
+                raise ModelError(f"the outputs changed from {list(expected)} to {list(outputs)}")
+            for name, value in outputs.items():
+                if np.shape(value) != np.shape(expected[name]):
+                    raise ModelError(f"output {name} changed its shape")
+            fidelity.add(expected, outputs)
+        return fidelity
+
+
+def run_recipe(
+    model: "ir.Model",
+    recipe: Recipe,
+    ctx: PassContext,
+    verifier: Verifier,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> tuple["ir.Model", list[PassReport]]:
+    """Apply a recipe to a copy of a model.
+
+    Returns:
+        The result, which carries the steps that were kept in its ``metadata_props``, and a report per pass.
+    """
+    kept: list[Step] = []
+    reports = []
+    for step in recipe.steps:
+        if progress:
+            progress(step.name)
+        start = time.perf_counter()
+        changed, report = _run_step(model, step, ctx, verifier)
+        reports.append(_timed(report, time.perf_counter() - start))
+        if changed is not None:
+            model = changed
+            kept.append(step)
+    if kept:
+        earlier = _recipe_of(model)
+        model = model.clone()
+        model.metadata_props[METADATA_KEY] = Recipe((*earlier, *kept)).to_toml()
+    return model, reports
+
+
+def _run_step(
+    model: "ir.Model", step: Step, ctx: PassContext, verifier: Verifier
+) -> tuple["ir.Model | None", PassReport]:
+    """Return the changed model, or None where nothing changed or the change was rolled back."""
+    work = step.make()
+    if Need.CALIBRATION in work.needs and ctx.ranges is None:
+        return None, PassReport(step.name, modified=False, failure="needs calibration samples (--calibration)")
+    changed = model.clone()
+    ctx.skipped.clear()
+    sqnr = None
+    try:
+        stats = work.run(changed, ctx)
+        skipped = (*stats.skipped, *ctx.skipped)
+        if not stats.modified:
+            return None, PassReport(step.name, modified=False, counters=stats.counters, skipped=skipped)
+        fidelity = verifier.compare(open_session(changed))
+        sqnr = fidelity.sqnr
+        if work.exact and not sqnr >= _ROUNDING_DB:
+            raise PassError(f"outputs changed by more than rounding ({sqnr:.1f} dB)")
+    except (PassError, ModelError) as err:
+        return None, PassReport(step.name, modified=False, failure=str(err), sqnr=sqnr)
+    return changed, PassReport(step.name, modified=True, counters=stats.counters, skipped=skipped, sqnr=sqnr)
+
+
+def _recipe_of(model: "ir.Model") -> tuple[Step, ...]:
+    """Return the steps that made the model, where it carries a recipe."""
+    text = model.metadata_props.get(METADATA_KEY)
+    return Recipe.from_toml(text).steps if text else ()
+
+
+def _timed(report: PassReport, seconds: float) -> PassReport:
+    return PassReport(
+        report.name, report.modified, report.counters, report.skipped, report.failure, report.sqnr, seconds
+    )

@@ -1,0 +1,110 @@
+"""A recipe: which passes run, in which order, with which settings. Text form: TOML.
+
+::
+
+    schema_version = 1
+
+    [[pass]]
+    name = "fold-batch-norm"
+
+    [[pass]]
+    name = "quantize-static"
+    anchors = ["Conv"]
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxcomp import registry
+from onnxcomp.errors import RecipeError
+from onnxcomp.passbase import Pass
+
+__all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Recipe", "Step"]
+
+SCHEMA_VERSION = 1
+METADATA_KEY = "onnxcomp.recipe"  # of metadata_props: an optimized model tells how it was made
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass of a recipe with the settings that differ from its defaults."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Pass[Any]:
+        """Return the pass, ready to run.
+
+        Raises:
+            RecipeError: There is no such pass, or a setting is wrong.
+        """
+        return registry.pass_class(self.name).from_settings(self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An ordered list of passes. Every step is checked when the recipe is made.
+
+    Raises:
+        RecipeError: A pass or a setting does not exist.
+    """
+
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        for step in self.steps:
+            step.make()
+
+    @classmethod
+    def from_toml(cls, text: str, *, name: str = "recipe") -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            RecipeError: The text is no TOML, or no recipe of a version that this program knows.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as err:
+            raise RecipeError(f"{name} is not valid TOML: {err}") from err
+        version = document.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise RecipeError(f"{name}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
+        tables = document.pop("pass", [])
+        if document:
+            raise RecipeError(f"{name}: unknown key {next(iter(document))!r}", hint="a recipe holds [[pass]] tables")
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            raise RecipeError(f"{name}: 'pass' must be a list of tables, written [[pass]]")
+        steps = []
+        for index, table in enumerate(tables):
+            settings = dict(table)
+            pass_name = settings.pop("name", None)
+            if not isinstance(pass_name, str):
+                raise RecipeError(f"{name}: pass {index + 1} has no name")
+            steps.append(Step(pass_name, settings))
+        return cls(tuple(steps))
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read a recipe file.
+
+        Raises:
+            RecipeError: The file can't be read, or is no recipe.
+        """
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), name=str(path))
+        except (OSError, UnicodeDecodeError) as err:
+            raise RecipeError(f"cannot read the recipe {path}: {err}") from err
+
+    def to_toml(self) -> str:
+        """Return the text form; ``from_toml`` gives the same recipe back."""
+        import tomli_w
+
+        tables = [{"name": s.name, **{k: _plain(v) for k, v in s.settings.items()}} for s in self.steps]
+        return tomli_w.dumps({"schema_version": SCHEMA_VERSION, "pass": tables})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

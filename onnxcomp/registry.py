@@ -1,0 +1,49 @@
+"""Pass names and the classes behind them. Ours are a static table; third parties add theirs by entry point.
+
+A package offers a pass with ``[project.entry-points."onnxcomp.passes"] my-pass = "my_package.my_module:MyPass"``.
+Nothing is imported before it is asked for.
+"""
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any
+
+from onnxcomp.errors import RecipeError
+from onnxcomp.passbase import Pass
+
+__all__ = ["BUILT_IN", "names", "pass_class"]
+
+_GROUP = "onnxcomp.passes"
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
+        "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
+    }
+)
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every pass, ours first."""
+    return (*BUILT_IN, *(e.name for e in entry_points(group=_GROUP) if e.name not in BUILT_IN))
+
+
+def pass_class(name: str) -> type[Pass[Any]]:
+    """Return the class of a pass.
+
+    Raises:
+        RecipeError: There is no such pass, or the package that offers it can't be imported.
+    """
+    place = BUILT_IN.get(name) or next((e.value for e in entry_points(group=_GROUP) if e.name == name), None)
+    if place is None:
+        raise RecipeError(f"there is no pass {name!r}", hint=f"passes: {', '.join(names())}")
+    module, _, attribute = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as err:
+        raise RecipeError(f"pass {name!r} can't be loaded from {place}: {err}") from err
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise RecipeError(f"pass {name!r}: {place} is not a Pass")
+    return found

@@ -1,0 +1,42 @@
+"""What `optimize` tries: named recipes. Every one starts from the same cleaned-up model."""
+
+from dataclasses import dataclass
+
+from onnxcomp.recipe import Recipe, Step
+
+__all__ = ["CLEANUP", "Candidate", "quantized"]
+
+CLEANUP = Recipe(
+    (
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A recipe to try on the cleaned-up model."""
+
+    name: str
+    recipe: Recipe
+
+
+_UPGRADE = Step("upgrade-opset", {"minimum": 13})
+_DYNAMIC = Step("quantize-dynamic")
+_STATIC = Step("quantize-static")
+_STATIC_CONV = Step("quantize-static", {"anchors": ["Conv"]})
+
+
+def quantized(*, calibrated: bool) -> list[Candidate]:
+    """Return the INT8 candidates, from mild to bold.
+
+    Args:
+        calibrated: Whether there are calibration samples: static INT8 needs them.
+    """
+    found = [Candidate("dynamic", Recipe((_DYNAMIC,)))]
+    if calibrated:
+        found += [
+            Candidate("static-conv+dynamic", Recipe((_UPGRADE, _STATIC_CONV, _DYNAMIC))),
+            Candidate("static", Recipe((_UPGRADE, _STATIC))),
+            Candidate("static+dynamic", Recipe((_UPGRADE, _STATIC, _DYNAMIC))),
+        ]
+    return found

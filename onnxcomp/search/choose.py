@@ -1,0 +1,66 @@
+"""Which of several measured candidates is best for a goal. Pure functions on measured values."""
+
+from collections.abc import Iterable
+
+from onnxcomp.search.result import CandidateResult
+from onnxcomp.target import Budget, Goal
+
+__all__ = ["objection", "ranked"]
+
+_LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
+_SIZE_TIE = 0.01
+_NO_SLOWER = 1.02  # upper bound of the latency ratio's interval for a model that is called no slower
+
+
+def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget: Budget, *, fallback: bool) -> str | None:
+    """Say why the measured size and latency rule a candidate out, or None.
+
+    Args:
+        candidate: With a latency.
+        original_size: Bytes of the original.
+        goal: What must have become better.
+        budget: Bounds on size and latency.
+        fallback: Whether being no worse is enough (the cleaned-up model).
+    """
+    latency = candidate.latency
+    assert latency is not None
+    slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else _NO_SLOWER
+    if latency.ratio > slowest:
+        return f"slower than allowed: {latency.ratio:.2f} of the original's time"
+    if budget.max_size is not None and candidate.size > budget.max_size:
+        return f"larger than {budget.max_size} bytes"
+    if candidate.size > original_size:
+        return "larger than the original"
+    if fallback:
+        return None
+    if goal == "latency" and not latency.high < 1:
+        return "not measurably faster"
+    if goal == "size" and not candidate.size < original_size:
+        return "not smaller"
+    if goal == "balanced" and not latency.ratio * candidate.size / original_size < 1:
+        return "not better in the product of size and latency"
+    return None
+
+
+def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal) -> list[CandidateResult]:
+    """Order candidates from best to worst; of those that tie, the one that is better in the other respect comes first."""
+    left = list(candidates)
+    order = []
+    while left:
+        best = min(_cost(c, original_size, goal) for c in left)
+        tolerance = _SIZE_TIE if goal == "size" else _LATENCY_TIE
+        tied = [c for c in left if _cost(c, original_size, goal) <= best * (1 + tolerance)]
+        chosen = min(tied, key=lambda c: _ratio(c) if goal == "size" else c.size)
+        left.remove(chosen)
+        order.append(chosen)
+    return order
+
+
+def _cost(candidate: CandidateResult, original_size: int, goal: Goal) -> float:
+    size = candidate.size / original_size
+    return {"latency": _ratio(candidate), "size": size, "balanced": _ratio(candidate) * size}[goal]
+
+
+def _ratio(candidate: CandidateResult) -> float:
+    assert candidate.latency is not None
+    return candidate.latency.ratio

@@ -1,0 +1,104 @@
+"""What `optimize` found out: one value per candidate, and the one that was delivered."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxcomp.bench import Ratio
+from onnxcomp.model import copy_file, save
+from onnxcomp.pipeline import PassReport
+from onnxcomp.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["CandidateResult", "Quality", "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a model's answers are.
+
+    Attributes:
+        score: The metric's value; None without labels.
+        agreement: Share of answers that equal the original's.
+        sqnr: Signal-to-noise ratio of the worst float output against the original's, dB.
+    """
+
+    score: float | None
+    agreement: float
+    sqnr: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResult:
+    """One candidate: how it was made, what it is, why it is out.
+
+    Attributes:
+        name: As in ``search.candidates``.
+        recipe: Everything that made it, cleanup included.
+        passes: What each of its own passes did.
+        size: Bytes on disk.
+        quality: On the evaluation samples.
+        latency: Time over the original's time; None: not timed.
+        rejected: Why it was not delivered; None: it could have been, or was.
+    """
+
+    name: str
+    recipe: Recipe
+    passes: tuple[PassReport, ...]
+    size: int
+    quality: Quality | None = None
+    latency: Ratio | None = None
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of `optimize`.
+
+    Attributes:
+        model: The delivered model: the winner as re-loaded from disk, or the original.
+        winner: Name of the candidate; None: the original is delivered as it is.
+        verdict: A plain sentence on what was delivered and why.
+        original_size: Bytes of the input.
+        size: Bytes of the delivered model.
+        original_quality: Of the input; its score is the reference.
+        quality: Of the delivered model.
+        latency: Delivered over original, from the final interleaved run; None: the original is delivered.
+        original_seconds: Median time of one run of the original.
+        seconds_per_run: Median time of one run of the delivered model.
+        cleanup: What each cleanup pass did.
+        candidates: All that were tried.
+        notes: What the user should know: no labels, no calibration data, samples left out ...
+        settings: What the run was asked for, as plain values.
+        seconds: Wall-clock time of the whole run.
+    """
+
+    model: "ir.Model"
+    winner: str | None
+    verdict: str
+    original_size: int
+    size: int
+    original_quality: Quality
+    quality: Quality
+    latency: Ratio | None
+    original_seconds: float
+    seconds_per_run: float
+    cleanup: tuple[PassReport, ...]
+    candidates: tuple[CandidateResult, ...]
+    notes: tuple[str, ...] = ()
+    settings: dict[str, object] = field(default_factory=dict)
+    seconds: float = 0.0
+    source: Path | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the delivered model atomically; an original that was not improved is copied byte for byte.
+
+        Raises:
+            OutputError: The path can't be written.
+        """
+        if self.winner is None and self.source is not None and self.source.stat().st_size == self.original_size:
+            copy_file(self.source, path)
+        else:
+            save(self.model, path)
