@@ -1,0 +1,78 @@
+"""Sample data: read as a stream from files, or made up."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onnxcomp.data.npz import NpzFolder, NpzRows
+from onnxcomp.data.samples import Feed, InputSpec, Samples
+from onnxcomp.data.synthetic import SyntheticSamples
+from onnxcomp.errors import DataError
+
+__all__ = ["Feed", "InputSpec", "Samples", "open_samples", "synthetic"]
+
+FORMS = (
+    "samples are an .npz file (one array per model input, first axis = samples) "
+    "or a folder of .npz files (one run each), either with optional 'labels'"
+)
+
+
+def open_samples(data: str | os.PathLike[str], inputs: Sequence[InputSpec], *, batch: int = 1) -> Samples:
+    """Open samples for a model; everything that headers tell is checked now, values as they are read.
+
+    Args:
+        data: An ``.npz`` file: rows, the first axis of each array counts samples. Or a folder of ``.npz`` files: each
+            is one run, given to the model unchanged. Labels are the array ``labels``, unless that is a model input.
+        inputs: Inputs of the model.
+        batch: Rows per run of an ``.npz`` file, where the model takes any number.
+
+    Returns:
+        The samples, as a stream that can be read again and again.
+
+    Raises:
+        DataError: The data isn't there, can't be read, or doesn't fit the model. Also while reading.
+    """
+    if batch < 1:
+        raise DataError(f"the batch must be 1 or more, got {batch}")
+    path = Path(data)
+    try:
+        if path.is_dir():
+            return _open_folder(path, inputs)
+        if path.is_file() and path.suffix.lower() == ".npz":
+            return NpzRows(path, inputs, batch=batch)
+        if path.exists():
+            raise DataError(f"{path}: not a form of samples that is understood", hint=FORMS)
+    except (OSError, ValueError) as err:  # no right to look; a NUL in the name
+        raise DataError(f"{data}: can't be read: {err}", hint=FORMS) from err
+    raise DataError(f"{data}: no such file or folder", hint=FORMS)
+
+
+def synthetic(
+    inputs: Sequence[InputSpec], *, count: int, seed: int, batch: int = 1, bounds: Mapping[str, int] | None = None
+) -> Samples:
+    """Make up samples for a model, the same on each reading; `onnxcomp.data.synthetic` says which values.
+
+    Args:
+        inputs: Inputs of the model.
+        count: Number of runs.
+        seed: Seed, 0 or more.
+        batch: Size of a first axis that is dynamic, where no other input fixes it.
+        bounds: Upper bound (exclusive) of integer inputs, by name.
+
+    Returns:
+        The samples.
+
+    Raises:
+        DataError: Values for an input can't be made up, or a setting makes no sense.
+    """
+    return SyntheticSamples(inputs, count=count, seed=seed, batch=batch, bounds=bounds or {})
+
+
+def _open_folder(path: Path, inputs: Sequence[InputSpec]) -> Samples:
+    # a name that begins with a dot is a leftover of the system or of an archive program
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    files = [entry for entry in entries if entry.suffix.lower() == ".npz"]
+    if files:
+        return NpzFolder(path, files, inputs)
+    what = "an empty folder" if not entries else "no .npz file in the folder"
+    raise DataError(f"{path}: {what}", hint=FORMS)
