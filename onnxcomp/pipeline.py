@@ -6,13 +6,13 @@ must only load, run and give finite numbers where the model did.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxcomp.data import Feed
-from onnxcomp.errors import ModelError, PassError
+from onnxcomp.errors import ModelError, PassError, RecipeError
 from onnxcomp.metrics import Fidelity
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
@@ -22,7 +22,7 @@ from onnxcomp.runtime import Session
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PassReport", "Verifier", "run_recipe"]
+__all__ = ["PassReport", "Verifier", "recipe_of", "run_recipe"]
 
 _ROUNDING_DB = 60.0  # fp32 rewrites measure 90 dB and more; a wrong one, less than 40
 
@@ -105,12 +105,12 @@ def run_recipe(
             progress(step.name)
         start = time.perf_counter()
         changed, report = _run_step(model, step, ctx, verifier)
-        reports.append(_timed(report, time.perf_counter() - start))
+        reports.append(replace(report, seconds=time.perf_counter() - start))
         if changed is not None:
             model = changed
             kept.append(step)
     if kept:
-        earlier = _recipe_of(model)
+        earlier = recipe_of(model).steps
         model = model.clone()
         model.metadata_props[METADATA_KEY] = Recipe((*earlier, *kept)).to_toml()
     return model, reports
@@ -140,13 +140,12 @@ def _run_step(
     return changed, PassReport(step.name, modified=True, counters=stats.counters, skipped=skipped, sqnr=sqnr)
 
 
-def _recipe_of(model: "ir.Model") -> tuple[Step, ...]:
-    """Return the steps that made the model, where it carries a recipe."""
+def recipe_of(model: "ir.Model") -> Recipe:
+    """Return the recipe that made the model; an empty one where it carries none that this program can read."""
     text = model.metadata_props.get(METADATA_KEY)
-    return Recipe.from_toml(text).steps if text else ()
-
-
-def _timed(report: PassReport, seconds: float) -> PassReport:
-    return PassReport(
-        report.name, report.modified, report.counters, report.skipped, report.failure, report.sqnr, seconds
-    )
+    if not text:
+        return Recipe()
+    try:
+        return Recipe.from_toml(text)
+    except RecipeError:  # made by another version, or by a pass that is not installed here
+        return Recipe()

@@ -5,10 +5,10 @@ one keeps the budget. The winner is then saved, loaded back from disk, judged an
 and alone with it: only what passes that is delivered. When nothing does, the original is.
 """
 
-import contextlib
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from onnxcomp.bench import Comparison, Ratio, interleave
 from onnxcomp.data import Feed, Samples
 from onnxcomp.errors import GateFailed, ModelError
-from onnxcomp.model import load, open_session, save, serialized, size
+from onnxcomp.model import initializers, load, materialized, open_session, save, size
 from onnxcomp.passbase import PassContext
-from onnxcomp.pipeline import PassReport, Verifier, run_recipe
-from onnxcomp.recipe import Recipe
+from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.recipe import METADATA_KEY, Recipe
 from onnxcomp.runtime import Session
 from onnxcomp.search import choose
 from onnxcomp.search.candidates import CLEANUP, Candidate, quantized
@@ -102,7 +102,6 @@ class _Optimizer:
         self._source = source
         self._progress = progress
         self._size = source.stat().st_size if source is not None and _alone(model) else size(model)
-        self._notes: list[str] = []
 
     def run(self) -> Result:
         start = time.perf_counter()
@@ -127,13 +126,13 @@ class _Optimizer:
             )
         wanted = [Candidate("recipe", work.recipe)] if work.recipe else quantized(calibrated=ctx.ranges is not None)
         built: list[_Built] = []
-        seen = {hash(_content(cleaned))}
+        seen = {_digest(cleaned)}
         for candidate in wanted:
             model, reports = run_recipe(
                 cleaned, candidate.recipe, ctx, verifier, progress=partial(self._stage, f"build {candidate.name}")
             )
             result = self._describe(candidate.name, model, tuple(reports))
-            key = hash(_content(model))
+            key = _digest(model)
             if key in seen or not any(report.modified for report in reports):
                 continue
             seen.add(key)
@@ -225,7 +224,51 @@ class _Optimizer:
         timing: Comparison,
         seconds: float,
     ) -> Result:
-        ...
+        original = judge.original
+        model, winner, quality, latency, delivered = self._model, None, original, None, self._size
+        if final is not None:
+            candidate, model, timing = final
+            winner, quality = candidate.result.name, candidate.result.quality or original
+            latency, delivered = candidate.result.latency, candidate.result.size
+        elif self._work.budget.max_latency_ratio is not None or self._work.budget.max_size is not None:
+            raise GateFailed(_nearest(built))
+        seconds_of = {timing.name: timing.median for timing in timing.timings}
+        return Result(
+            model=model,
+            winner=winner,
+            original_size=self._size,
+            size=delivered,
+            original_quality=original,
+            quality=quality,
+            latency=latency,
+            original_seconds=seconds_of["original"],
+            seconds_per_run=seconds_of[winner or "original"],
+            cleanup=tuple(cleanup),
+            candidates=tuple(candidate.result for candidate in built),
+            seconds=seconds,
+            source=self._source,
+        )
 
     def _stage(self, stage: str, name: str) -> None:
         self._progress(f"{stage}: {name}", None)
+
+
+def _nearest(built: list[_Built]) -> str:
+    """Say what each candidate misses."""
+    misses = "; ".join(f"{c.result.name}: {c.result.rejected}" for c in built)
+    return f"no candidate meets the bounds on size and latency ({misses})"
+
+
+def _digest(model: "ir.Model") -> bytes:
+    """Return what two equal models share: the hash of everything but the recipe."""
+    bare = model.clone()
+    bare.metadata_props.pop(METADATA_KEY, None)
+    with materialized(bare) as source:
+        return hashlib.sha256(source if isinstance(source, bytes) else source.read_bytes()).digest()
+
+
+def _alone(model: "ir.Model") -> bool:
+    """Whether the model is one file."""
+    import onnx_ir as ir
+
+    return not any(isinstance(value.const_value, ir.ExternalTensor) for value in initializers(model))

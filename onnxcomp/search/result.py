@@ -1,6 +1,6 @@
 """What `optimize` found out: one value per candidate, and the one that was delivered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,6 @@ class Result:
     Attributes:
         model: The delivered model: the winner as re-loaded from disk, or the original.
         winner: Name of the candidate; None: the original is delivered as it is.
-        verdict: A plain sentence on what was delivered and why.
         original_size: Bytes of the input.
         size: Bytes of the delivered model.
         original_quality: Of the input; its score is the reference.
@@ -70,14 +69,12 @@ class Result:
         seconds_per_run: Median time of one run of the delivered model.
         cleanup: What each cleanup pass did.
         candidates: All that were tried.
-        notes: What the user should know: no labels, no calibration data, samples left out ...
-        settings: What the run was asked for, as plain values.
         seconds: Wall-clock time of the whole run.
+        source: The file that the original came from.
     """
 
     model: "ir.Model"
     winner: str | None
-    verdict: str
     original_size: int
     size: int
     original_quality: Quality
@@ -87,8 +84,6 @@ class Result:
     seconds_per_run: float
     cleanup: tuple[PassReport, ...]
     candidates: tuple[CandidateResult, ...]
-    notes: tuple[str, ...] = ()
-    settings: dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     source: Path | None = None
 
