@@ -1,1 +1,79 @@
-"""Make an ONNX model measurably smaller and faster inside an accuracy budget, or learn why not."""
+"""Make an ONNX model measurably smaller and faster inside an accuracy budget, or learn why not.
+
+>>> import onnxcomp
+>>> result = onnxcomp.optimize("model.onnx", calibration="calib.npz", eval="eval.npz", metric="top1")
+>>> print(result.report)
+>>> result.save("model.opt.onnx")
+
+Everything is imported when it is first used: ``import onnxcomp`` itself is cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxcomp.api import Result, optimize
+    from onnxcomp.errors import (
+        DataError,
+        EnvironmentUnavailable,
+        GateFailed,
+        MetricError,
+        ModelError,
+        OnnxCompError,
+        OutputError,
+        PassError,
+        RecipeError,
+        UsageError,
+    )
+    from onnxcomp.recipe import Recipe
+    from onnxcomp.report import Report
+    from onnxcomp.target import Budget
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Budget": "onnxcomp.target",
+    "DataError": "onnxcomp.errors",
+    "EnvironmentUnavailable": "onnxcomp.errors",
+    "GateFailed": "onnxcomp.errors",
+    "MetricError": "onnxcomp.errors",
+    "ModelError": "onnxcomp.errors",
+    "OnnxCompError": "onnxcomp.errors",
+    "OutputError": "onnxcomp.errors",
+    "PassError": "onnxcomp.errors",
+    "Recipe": "onnxcomp.recipe",
+    "RecipeError": "onnxcomp.errors",
+    "Report": "onnxcomp.report",
+    "Result": "onnxcomp.api",
+    "UsageError": "onnxcomp.errors",
+    "optimize": "onnxcomp.api",
+}
+
+__all__ = [
+    "Budget",
+    "DataError",
+    "EnvironmentUnavailable",
+    "GateFailed",
+    "MetricError",
+    "ModelError",
+    "OnnxCompError",
+    "OutputError",
+    "PassError",
+    "Recipe",
+    "RecipeError",
+    "Report",
+    "Result",
+    "UsageError",
+    "__version__",
+    "optimize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'onnxcomp' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

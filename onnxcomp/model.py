@@ -24,6 +24,7 @@ __all__ = [
     "copy_file",
     "infer_shapes",
     "initializers",
+    "input_bounds",
     "input_specs",
     "is_quantized",
     "load",
@@ -41,6 +42,10 @@ _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave roo
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
+
+# Operators whose output holds the same integers as their first input
+_INDEX_PRESERVING = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
+                               "Unsqueeze"})  # fmt: skip
 
 
 def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
@@ -262,6 +267,24 @@ def input_specs(model: "ir.Model") -> tuple[InputSpec, ...]:
         )
         for value in model.graph.inputs
     )
+
+
+def input_bounds(model: "ir.Model") -> dict[str, int]:
+    """Return, for integer inputs that index constant tables, the size of the smallest table: values must be below."""
+    bounds: dict[str, int] = {}
+    for graph_input in model.graph.inputs:
+        reached, queue = {graph_input}, [graph_input]
+        while queue:
+            value = queue.pop()
+            for node, index in value.uses():
+                if node.op_type == "Gather" and index == 1 and (table := node.inputs[0]) is not None:
+                    if table.const_value is not None and len(table.const_value.shape) > 0:
+                        rows = int(table.const_value.shape.numpy()[node.attributes.get_int("axis", 0)])
+                        bounds[str(graph_input.name)] = min(rows, bounds.get(str(graph_input.name), rows))
+                elif node.op_type in _INDEX_PRESERVING and index == 0 and node.outputs[0] not in reached:
+                    reached.add(node.outputs[0])
+                    queue.append(node.outputs[0])
+    return bounds
 
 
 def _dimension(dimension: object) -> int | None:

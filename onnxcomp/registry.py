@@ -19,6 +19,13 @@ _GROUP = "onnxcomp.passes"
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
+        "fold-batch-norm": "onnxcomp.passes.cleanup.batch_norm:FoldBatchNorm",
+        "fold-bias": "onnxcomp.passes.cleanup.bias:FoldBias",
+        "fold-constants": "onnxcomp.passes.cleanup.fold_constants:FoldConstants",
+        "lift-constants": "onnxcomp.passes.cleanup.constants:LiftConstants",
+        "remove-dead-code": "onnxcomp.passes.cleanup.dead_code:RemoveDeadCode",
+        "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",
+        "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
     }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from onnxcomp.errors import UsageError
 
-__all__ = ["TARGETS", "Budget", "Goal", "Role", "Target", "detect", "get_target"]
+__all__ = ["TARGETS", "Budget", "Goal", "Role", "Target", "cpu_name", "detect", "get_target"]
 
 
 class Role(enum.Enum):
@@ -135,10 +135,22 @@ def detect() -> Target:
     return TARGETS["cpu-x86-vnni" if _cpu_flags() & {"avx512_vnni", "avx_vnni"} else "cpu-x86-avx2"]
 
 
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
 def _cpu_flags() -> set[str]:
     """Read the processor's flags; empty where the system does not say (then the safe 7-bit weights are used)."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return set()
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return ""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""

@@ -1,6 +1,7 @@
 """``optimize``: build candidates, judge each on samples, time them side by side, deliver the best that is proven."""
 
-from onnxcomp.search.optimize import optimize
-from onnxcomp.search.result import CandidateResult, Result
+from onnxcomp.search.judge import Task
+from onnxcomp.search.optimize import Progress, Work, optimize
+from onnxcomp.search.result import CandidateResult, Outcome, Quality
 
-__all__ = ["CandidateResult", "Result", "optimize"]
+__all__ = ["CandidateResult", "Outcome", "Progress", "Quality", "Task", "Work", "optimize"]

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
 
-__all__ = ["CLEANUP", "Candidate", "quantized"]
+__all__ = ["Candidate", "cleanup", "quantized"]
 
-CLEANUP = Recipe(
-    (
-    )
+_CLEANUP_PASSES = (
+    "lift-constants",
+    "remove-identities",
+    "fold-constants",
+    "fold-batch-norm",
+    "fold-bias",
+    "remove-dead-code",
 )
 
 
@@ -24,6 +28,11 @@ _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
 _STATIC = Step("quantize-static")
 _STATIC_CONV = Step("quantize-static", {"anchors": ["Conv"]})
+
+
+def cleanup() -> Recipe:
+    """Return the exact rewrites that every candidate starts from."""
+    return Recipe(tuple(Step(name) for name in _CLEANUP_PASSES))
 
 
 def quantized(*, calibrated: bool) -> list[Candidate]:

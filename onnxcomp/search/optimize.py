@@ -23,9 +23,9 @@ from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import METADATA_KEY, Recipe
 from onnxcomp.runtime import Session
 from onnxcomp.search import choose
-from onnxcomp.search.candidates import CLEANUP, Candidate, quantized
+from onnxcomp.search.candidates import Candidate, cleanup, quantized
 from onnxcomp.search.judge import Judge, Task
-from onnxcomp.search.result import CandidateResult, Quality, Result
+from onnxcomp.search.result import CandidateResult, Quality, Outcome
 from onnxcomp.statistics import RangeStore
 from onnxcomp.target import Budget, Goal, Target
 
@@ -69,7 +69,7 @@ class Work:
     seed: int = 0
 
 
-def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Result:
+def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Outcome:
     """Find the best model inside the budget and prove it.
 
     Args:
@@ -103,19 +103,19 @@ class _Optimizer:
         self._progress = progress
         self._size = source.stat().st_size if source is not None and _alone(model) else size(model)
 
-    def run(self) -> Result:
+    def run(self) -> Outcome:
         start = time.perf_counter()
         work = self._work
         self._progress("verify", None)
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
         ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed)
-        cleaned, cleanup = run_recipe(self._model, CLEANUP, ctx, verifier, progress=partial(self._stage, "clean up"))
+        cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=partial(self._stage, "clean up"))
         built = [_Built(self._describe("cleanup", cleaned, ()), cleaned), *self._build(cleaned, ctx, verifier)]
         self._progress("measure the original", None)
         judge = Judge(open_session(self._model, threads=0), work.task, work.budget)
         timing = self._race(built)
         final = self._prove(built, judge)
-        return self._result(final, built, judge, cleanup, timing, time.perf_counter() - start)
+        return self._result(final, built, judge, reports, timing, time.perf_counter() - start)
 
     def _build(self, cleaned: "ir.Model", ctx: PassContext, verifier: Verifier) -> list[_Built]:
         """Make the candidates from the cleaned-up model; equal ones are kept once."""
@@ -220,10 +220,10 @@ class _Optimizer:
         final: "tuple[_Built, ir.Model, Comparison] | None",
         built: list[_Built],
         judge: Judge,
-        cleanup: list[PassReport],
+        reports: list[PassReport],
         timing: Comparison,
         seconds: float,
-    ) -> Result:
+    ) -> Outcome:
         original = judge.original
         model, winner, quality, latency, delivered = self._model, None, original, None, self._size
         if final is not None:
@@ -233,7 +233,7 @@ class _Optimizer:
         elif self._work.budget.max_latency_ratio is not None or self._work.budget.max_size is not None:
             raise GateFailed(_nearest(built))
         seconds_of = {timing.name: timing.median for timing in timing.timings}
-        return Result(
+        return Outcome(
             model=model,
             winner=winner,
             original_size=self._size,
@@ -243,7 +243,7 @@ class _Optimizer:
             latency=latency,
             original_seconds=seconds_of["original"],
             seconds_per_run=seconds_of[winner or "original"],
-            cleanup=tuple(cleanup),
+            cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
             seconds=seconds,
             source=self._source,

@@ -12,7 +12,7 @@ from onnxcomp.recipe import Recipe
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CandidateResult", "Quality", "Result"]
+__all__ = ["CandidateResult", "Quality", "Outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Outcome:
     """The outcome of `optimize`.
 
     Attributes:

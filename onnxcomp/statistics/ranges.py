@@ -95,7 +95,7 @@ def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
         for kind, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
             node = ir.node(op, [values[name]], attributes=attributes)
             node.outputs[0].name = _tap(name, kind)
-            node.outputs[0].dtype = values[name].dtype
+            node.outputs[0].type = ir.TensorType(values[name].dtype or ir.DataType.FLOAT)
             node.outputs[0].shape = ir.Shape(())
             tapped.graph.append(node)
             tapped.graph.outputs.append(node.outputs[0])

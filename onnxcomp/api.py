@@ -1,0 +1,177 @@
+"""The verbs, from Python. The command line is a thin layer over these."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxcomp.data import Samples, open_samples, synthetic
+from onnxcomp.errors import MetricError, UsageError
+from onnxcomp.metrics import Metric, load_metric
+from onnxcomp.model import input_bounds, input_specs, is_quantized, load
+from onnxcomp.recipe import Recipe
+from onnxcomp.report import Report, Settings, make_report
+from onnxcomp.search import Outcome, Progress, Task, Work
+from onnxcomp.search import optimize as _search
+from onnxcomp.target import Budget, Goal, get_target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Result", "optimize"]
+
+_SYNTHETIC_RUNS = 16
+_FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `optimize` gives back.
+
+    Attributes:
+        model: The delivered model, as it was loaded back from disk.
+        report: Everything that was measured.
+    """
+
+    model: "ir.Model"
+    report: Report
+    _outcome: Outcome
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model atomically.
+
+        Raises:
+            OutputError: The path can't be written.
+        """
+        self._outcome.save(Path(path))
+
+
+def optimize(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    calibration: str | os.PathLike[str] | Samples | None = None,
+    eval: str | os.PathLike[str] | Samples | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    budget: Budget | None = None,
+    goal: Goal = "latency",
+    target: str = "auto",
+    recipe: Recipe | None = None,
+    synthetic_calibration: bool = False,
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Find the best model inside a budget, and prove it by measurement.
+
+    Args:
+        model: A path, a serialized model, or a model in memory. It is not changed.
+        calibration: Samples for activation ranges; without them only what needs none is tried.
+        eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
+        metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        budget: Bounds on accuracy, size and latency.
+        goal: What to minimise: ``latency``, ``size``, or ``balanced`` (the product of both ratios).
+        target: Where the model will run; ``auto`` is this machine.
+        recipe: Passes to try instead of the built-in candidates.
+        synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
+        threads: Intra-op threads while timing; 0 is all cores.
+        batch: Rows per run of an ``.npz`` of rows.
+        seed: For every random choice.
+        progress: Called with the stage and the share done.
+
+    Raises:
+        OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable, GateFailed.
+    """
+    if threads < 0:
+        raise UsageError(f"threads must not be negative, got {threads}")
+    chosen = get_target(target)
+    if chosen.name != get_target("auto").name:
+        raise UsageError(
+            f"target {chosen.name} can't be measured on this machine ({get_target('auto').name})",
+            hint="run onnxcomp on a machine of that kind",
+        )
+    budget = budget or Budget()
+    source = Path(model) if isinstance(model, str | os.PathLike) else None
+    loaded = load(model)
+    notes: list[str] = []
+    if is_quantized(loaded):
+        notes.append("the model is quantized already: what it holds in integers is left as it is")
+    calibration_samples = _open(loaded, calibration, batch)
+    evaluation = _open(loaded, eval, batch)
+    made_up = None
+    if calibration_samples is None and (synthetic_calibration or evaluation is None):
+        bounds = input_bounds(loaded)
+        made_up = synthetic(input_specs(loaded), count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=bounds)
+    if calibration_samples is None and synthetic_calibration:
+        notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
+        calibration_samples = made_up
+    elif calibration_samples is None:
+        notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
+    task = _task(calibration_samples, evaluation, made_up, metric, notes)
+    work = Work(
+        task=task,
+        target=chosen,
+        calibration=calibration_samples,
+        recipe=recipe,
+        budget=budget,
+        goal=goal,
+        threads=threads,
+        seed=seed,
+    )
+    outcome = _search(loaded, work, source=source, progress=progress)
+    settings = Settings(
+        model=str(source) if source else "(in memory)",
+        calibration=calibration_samples.description if calibration_samples else None,
+        evaluation=task.samples.description,
+        metric=task.metric_name,
+        goal=goal,
+        target=chosen.name,
+        budget=budget,
+        threads=threads,
+        batch=batch,
+        seed=seed,
+    )
+    return Result(outcome.model, make_report(loaded, outcome, settings, tuple(notes)), outcome)
+
+
+def _open(model: "ir.Model", data: str | os.PathLike[str] | Samples | None, batch: int) -> Samples | None:
+    if data is None or isinstance(data, Samples):
+        return data
+    return open_samples(data, input_specs(model), batch=batch)
+
+
+def _task(
+    calibration: Samples | None,
+    evaluation: Samples | None,
+    made_up: Samples | None,
+    metric: str | None,
+    notes: list[str],
+) -> Task:
+    """Decide what answers are judged on, and say so where it is less than labels."""
+    if evaluation is not None:
+        labels = evaluation.labels()
+        if labels is not None:
+            name, function = _metric(metric, labels)
+            return Task(evaluation, function, name)
+        if metric is not None:
+            raise MetricError(f"a metric needs labels, and {evaluation.description} has none")
+        notes.append("no labels: fidelity to the original decides")
+        return Task(evaluation)
+    if metric is not None:
+        raise MetricError("a metric needs labelled samples", hint="--eval DATA")
+    if calibration is not None and calibration is not made_up:
+        notes.append("no evaluation samples (--eval DATA): judged by fidelity on the calibration samples")
+        return Task(calibration.spread(_FIDELITY_RUNS))
+    assert made_up is not None
+    notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
+    return Task(made_up)
+
+
+def _metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metric]:
+    if spec is not None:
+        return load_metric(spec)
+    if all(np.issubdtype(np.asarray(label).dtype, np.integer) for label in labels):
+        return load_metric("top1")
+    raise MetricError("the samples have labels that are no class numbers", hint="--metric FILE.py:function")

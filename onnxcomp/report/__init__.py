@@ -1,0 +1,6 @@
+"""One ``Report`` value with everything that was measured, and its renderings."""
+
+from onnxcomp.report.content import SCHEMA_VERSION, Report, Settings, make_report
+from onnxcomp.report.text import render_text
+
+__all__ = ["SCHEMA_VERSION", "Report", "Settings", "make_report", "render_text"]
