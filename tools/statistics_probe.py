@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Iterable, Iterator
-from itertools import cycle, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,7 @@ class _Repeated(Samples):
         self._total = count
 
     def __iter__(self) -> Iterator[Feed]:
-        if self._source.length == 1:  # nothing to read again
-            return iter([next(iter(self._source))] * self._total)
-        return islice((feed for _ in cycle((None,)) for feed in self._source), self._total)
+        return islice(chain.from_iterable(repeat(self._source)), self._total)
 
     @property
     def length(self) -> int:
