@@ -1,0 +1,80 @@
+"""The command table, and what every command does alike: errors to stderr, exit codes."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from onnxcomp import __version__
+from onnxcomp.cli import optimize, passes
+from onnxcomp.errors import OnnxCompError
+
+__all__ = ["build_app", "run"]
+
+_INTERRUPTED = 130
+_BUG = 70
+_EPILOG = (
+    "Exit codes: 0 done, 1 a gate failed, 2 usage, data or output path, 3 model invalid or a pass failed, "
+    "4 device or package not available, 70 a bug of ours, 130 interrupted."
+)
+
+
+def build_app() -> typer.Typer:
+    """Return the application with all commands."""
+    app = typer.Typer(
+        name="onnxcomp",
+        help="Make an ONNX model measurably smaller and faster inside an accuracy budget, or learn why not.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
+    app.command("passes")(passes.command)
+    return app
+
+
+def run(app: typer.Typer, arguments: list[str]) -> int:
+    """Run one command line; return its exit code. No error but a bug of ours shows a traceback."""
+    try:
+        app(args=arguments, prog_name="onnxcomp", standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    except OnnxCompError as err:
+        _complain(str(err), err.hint)
+        return err.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing was written", None)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, for example `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        _complain("this is a bug of onnxcomp", "please report it with the lines above")
+        return _BUG
+    return 0
+
+
+def _complain(message: str, hint: str | None) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onnxcomp {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
