@@ -86,7 +86,7 @@ def _room(module: str) -> str:
 
 
 def _is_ours(module: str) -> bool:
-    return module.split(".")[0] == "onnxcomp"
+    return module.split(".", maxsplit=1)[0] == "onnxcomp"
 
 
 def _where(module: str, line: int) -> str:
