@@ -204,12 +204,11 @@ def infer_shapes(model: "ir.Model") -> None:
         inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True))
     except Exception as err:  # C++ code that raises many kinds
         raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
-    known = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            if (found := known.get(value.name)) is not None:
-                value.type = value.type or found.type
-                value.shape = found.shape if found.shape is not None else value.shape
+    # By position, not by name: the branches of an If may use one name for different tensors
+    for node, typed in zip(model.graph.all_nodes(), inferred.graph.all_nodes(), strict=True):
+        for value, found in zip(node.outputs, typed.outputs, strict=True):
+            value.type = value.type or found.type
+            value.shape = found.shape if found.shape is not None else value.shape
 
 
 def opset(model: "ir.Model") -> int:
