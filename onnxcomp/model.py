@@ -101,7 +101,7 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
             else:
                 data = f"{path.name}.data"
                 ir.save(model, temporary, external_data=data, size_threshold_bytes=_EXTERNAL_THRESHOLD)
-                os.replace(Path(folder, data), path.with_name(data))
+                Path(folder, data).replace(path.with_name(data))
             _replace(temporary, path)
     except OSError as err:
         raise OutputError(f"cannot write {path}: {err.strerror or err}") from err
@@ -128,7 +128,7 @@ def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> 
         raise OutputError(f"the folder of the output {path} does not exist", hint=f"mkdir -p {path.parent}")
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder")
-    if any(path.exists() and source.exists() and os.path.samefile(path, source) for source in inputs):
+    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
         raise OutputError(f"the output {path} is the input itself", hint="name another file with --output")
     if path.exists() and not overwrite:
         raise OutputError(f"the output {path} exists", hint="--overwrite replaces it")
@@ -146,7 +146,8 @@ def serialized(model: "ir.Model") -> bytes:
 
     if not _fits_protobuf(model):
         raise ModelError("the model is too large for one protobuf message (2 GB)")
-    return ir.to_proto(model).SerializeToString()
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
 
 
 def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True) -> Session:
@@ -210,12 +211,11 @@ def infer_shapes(model: "ir.Model") -> None:
         inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True))
     except Exception as err:  # C++ code that raises many kinds
         raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
-    known = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            if (found := known.get(value.name)) is not None:
-                value.type = value.type or found.type
-                value.shape = found.shape if found.shape is not None else value.shape
+    # By position, not by name: the branches of an If may use one name for different tensors
+    for node, typed in zip(model.graph.all_nodes(), inferred.graph.all_nodes(), strict=True):
+        for value, found in zip(node.outputs, typed.outputs, strict=True):
+            value.type = value.type or found.type
+            value.shape = found.shape if found.shape is not None else value.shape
 
 
 def opset(model: "ir.Model") -> int:
@@ -252,9 +252,8 @@ def size(model: "ir.Model") -> int:
 
     if _fits_protobuf(model):
         return len(serialized(model))
-    return sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None) + ir.to_proto(
-        model
-    ).ByteSize()
+    graph: int = ir.to_proto(model).ByteSize()
+    return graph + sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None)
 
 
 def is_quantized(model: "ir.Model") -> bool:
@@ -338,7 +337,7 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
         raise ModelError(f"{name} is not an ONNX model: it has no graph with an output")
     _check_external_data(proto, name, folder)
     try:
-        model = ir.from_proto(proto)
+        model: ir.Model = ir.from_proto(proto)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         if _fits_protobuf(model):
@@ -376,8 +375,7 @@ def _check_external_data(proto: "object", name: str, folder: Path | None) -> Non
 def _fit_to_runtime(model: "ir.Model") -> None:
     newest = limits()
     # Writers stamp their own newest IR version on models that use nothing of it
-    if model.ir_version > newest.ir_version:
-        model.ir_version = newest.ir_version
+    model.ir_version = min(model.ir_version, newest.ir_version)
     if opset(model) > newest.opset:
         raise ModelError(
             f"the model uses opset {opset(model)}, the installed onnxruntime loads up to {newest.opset}",
@@ -398,4 +396,4 @@ def _replace(temporary: Path, path: Path) -> None:
     """Move a finished file to its place and make it survive a power cut."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
