@@ -26,8 +26,8 @@ class Candidate:
 
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
-_STATIC = Step("quantize-static")
-_STATIC_CONV = Step("quantize-static", {"anchors": ["Conv"]})
+_STATIC = Step("quantize-static", {"method": "percentile"})
+_STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
 
 def cleanup() -> Recipe:

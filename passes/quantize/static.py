@@ -11,8 +11,9 @@ Declines: opset below 13 (no per-channel axis), nodes of subgraphs, weights or t
 Source: Jacob et al. 2018 (affine quantization, int32 bias with scale s_x * s_w).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
@@ -25,6 +26,7 @@ from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role
+from onnxcomp.thresholds import METHODS
 
 __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
 
@@ -51,8 +53,8 @@ class QuantizeStaticConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method != "minmax":
-            raise RecipeError(f"unknown calibration method {self.method!r}", hint="one of: minmax")
+        if self.method not in METHODS:
+            raise RecipeError(f"unknown calibration method {self.method!r}", hint=f"one of: {', '.join(METHODS)}")
         if unknown := sorted(set(self.anchors) - set(_ANCHORS)):
             raise RecipeError(f"{unknown[0]!r} can't be an anchor", hint=f"of: {', '.join(_ANCHORS)}")
 
@@ -64,6 +66,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
     Config = QuantizeStaticConfig
     exact: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION, Need.SHAPES})
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"method": tuple(METHODS)}
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that could run in integers."""
@@ -91,7 +94,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             )
             if not placement.roles:
                 break
-            ranges = ctx.ranges.get(measured_tensors(placement))
+            ranges = ctx.ranges.clipped(measured_tensors(placement), self.config.method)
             if new := _uneven_concats(placement, ranges):
                 declined |= new
             else:
