@@ -22,6 +22,7 @@ __all__ = [
     "all_nodes",
     "check_output",
     "copy_file",
+    "feature_outputs",
     "infer_shapes",
     "initializers",
     "input_bounds",
@@ -43,6 +44,11 @@ _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
 
+_MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
+                    "Unsqueeze"})  # fmt: skip
+_FEATURE_OPS = frozenset({"Div", "DynamicQuantizeLSTM", "GRU", "LSTM", "LayerNormalization", "LpNormalization", "Mul",
+                          "RMSNormalization", "RNN", "ReduceMean", "SimplifiedLayerNormalization",
+                          "SkipLayerNormalization"})  # fmt: skip
 # Operators whose output holds the same integers as their first input
 _INDEX_PRESERVING = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
                                "Unsqueeze"})  # fmt: skip
@@ -205,12 +211,11 @@ def infer_shapes(model: "ir.Model") -> None:
         inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True))
     except Exception as err:  # C++ code that raises many kinds
         raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
-    known = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            if (found := known.get(value.name)) is not None:
-                value.type = value.type or found.type
-                value.shape = found.shape if found.shape is not None else value.shape
+    # By position, not by name: the branches of an If may use one name for different tensors
+    for node, typed in zip(model.graph.all_nodes(), inferred.graph.all_nodes(), strict=True):
+        for value, found in zip(node.outputs, typed.outputs, strict=True):
+            value.type = value.type or found.type
+            value.shape = found.shape if found.shape is not None else value.shape
 
 
 def opset(model: "ir.Model") -> int:
@@ -285,6 +290,23 @@ def input_bounds(model: "ir.Model") -> dict[str, int]:
                     reached.add(node.outputs[0])
                     queue.append(node.outputs[0])
     return bounds
+
+
+def feature_outputs(model: "ir.Model") -> frozenset[str]:
+    """Name the outputs that are vectors to compare, not scores to choose from: their operator normalizes or pools.
+
+    An embedding ends in a normalization or a mean, a recurrent state in its LSTM or GRU; scores end in a product, a sum
+    or a softmax.
+    """
+    found = set()
+    for output in model.graph.outputs:
+        value: ir.Value | None = output
+        while value is not None and (node := value.producer()) is not None and node.op_type in _MOVES:
+            value = node.inputs[0]
+        node = value.producer() if value is not None else None
+        if node is not None and node.op_type in _FEATURE_OPS:
+            found.add(str(output.name))
+    return frozenset(found)
 
 
 def _dimension(dimension: object) -> int | None:

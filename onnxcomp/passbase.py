@@ -6,6 +6,8 @@ change them and is judged by the budget. Leaving a node alone is data, not silen
 
 import dataclasses
 import enum
+import types
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -120,6 +122,10 @@ class Pass(ABC, Generic[C]):
             choices = ", ".join(sorted(known)) or "none"
             raise RecipeError(f"pass {cls.name} has no setting {unknown[0]!r}", hint=f"its settings: {choices}")
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        hints = typing.get_type_hints(cls.Config)
+        for name, value in values.items():
+            if not _fits(value, hints[name]):
+                raise RecipeError(f"pass {cls.name}: {name} must be {_spelt(hints[name])}, got {settings[name]!r}")
         try:
             return cls(cls.Config(**values))
         except TypeError as err:
@@ -138,3 +144,23 @@ class Pass(ABC, Generic[C]):
         Raises:
             PassError: The pass can't go on; the pipeline rolls the model back.
         """
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Say whether a setting has the type that its dataclass field declares; an int will do for a float."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        kinds = arguments[:1] * len(value) if isinstance(value, tuple) and arguments[-1] is ... else arguments
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    kind = origin or hint
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _spelt(hint: Any) -> str:
+    return str(hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint)

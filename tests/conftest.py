@@ -1,0 +1,61 @@
+"""Fixtures for all tests: models written as text, samples held in lists."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxcomp.data import Feed, Samples
+
+
+class ListSamples(Samples):
+    """Samples from memory that count how often they are read from the start."""
+
+    def __init__(self, feeds: Sequence[Feed], labels: Sequence[Any] | None = None) -> None:
+        self.feeds = list(feeds)
+        self.readings = 0
+        self._labels = labels
+
+    def __iter__(self) -> Iterator[Feed]:
+        self.readings += 1
+        yield from self.feeds
+
+    @property
+    def length(self) -> int:
+        return len(self.feeds)
+
+    @property
+    def description(self) -> str:
+        return "samples from memory"
+
+    def labels(self) -> list[np.ndarray] | None:
+        return None if self._labels is None else [np.asarray(label) for label in self._labels]
+
+
+def _parse(text: str, weights: Mapping[str, Any] | None = None, *, opset: int = 17) -> onnx.ModelProto:
+    """Parse ``onnx.parser`` graph text; weights become initializers (float64 arrays become float32)."""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {text}')
+    for name, value in (weights or {}).items():
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    return proto
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[..., onnx.ModelProto]:
+    return _parse
+
+
+@pytest.fixture(scope="session")
+def samples() -> type[ListSamples]:
+    return ListSamples
+
+
+@pytest.fixture(scope="session")
+def sample_models() -> Path:
+    return Path(__file__).parents[1] / "sample_models"

@@ -1,0 +1,490 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxcomp import model as model_module
+from onnxcomp.errors import ModelError, OutputError
+from onnxcomp.model import (
+    check_output,
+    copy_file,
+    infer_shapes,
+    input_bounds,
+    input_specs,
+    is_quantized,
+    load,
+    open_session,
+    opset,
+    parameter_count,
+    save,
+    serialized,
+    size,
+    upgrade_opset,
+)
+from onnxcomp.runtime import Session, limits
+
+Parse = Callable[..., onnx.ModelProto]
+LINEAR = "g (float[N, 64] x) => (float[N, 32] y) { y = MatMul(x, w) }"
+WEIGHT = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+FEED = {"x": np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)}
+
+
+@pytest.fixture
+def proto(parse: Parse) -> onnx.ModelProto:
+    return parse(LINEAR, {"w": WEIGHT})
+
+
+@pytest.fixture
+def external(proto: onnx.ModelProto, tmp_path: Path) -> Path:
+    """A model whose weight lies in ``w.bin`` beside it."""
+    path = tmp_path / "in" / "m.onnx"
+    path.parent.mkdir()
+    onnx.save_model(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    return path
+
+
+def relocate(path: Path, **entries: str) -> None:
+    """Change what a model says about its external data."""
+    proto = onnx.load(path, load_external_data=False)
+    for entry in proto.graph.initializer[0].external_data:
+        entry.value = entries.get(entry.key, entry.value)
+    path.write_bytes(proto.SerializeToString())
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def output(model: ir.Model, feed: dict[str, np.ndarray] | None = None) -> np.ndarray:
+    result = next(iter(open_session(model, optimize=False).run(FEED if feed is None else feed).values()))
+    assert isinstance(result, np.ndarray)
+    return result
+
+
+class TestLoad:
+    def test_every_kind_of_source(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        path = tmp_path / "m.onnx"
+        path.write_bytes(proto.SerializeToString())
+        before = hashes(tmp_path)
+        first = load(path)
+        for source in (path, str(path), path.read_bytes(), first):
+            np.testing.assert_allclose(output(load(source)), FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
+        assert hashes(tmp_path) == before
+
+    def test_a_model_in_memory_is_copied(self, proto: onnx.ModelProto) -> None:
+        first = ir.from_proto(proto)
+        second = load(first)
+        second.graph.node(0).name = "changed"
+        assert first.graph.node(0).name != "changed"
+
+    @pytest.mark.parametrize(
+        ("content", "match"),
+        [
+            (b"", "is empty"),
+            (b"this is no model at all", "not an ONNX model"),
+            (numpy_helper.from_array(np.ones(4), "t").SerializeToString(), "not an ONNX model"),
+            (onnx.ModelProto(ir_version=8).SerializeToString(), "no graph with an output"),
+            (bytes(4096), "not an ONNX model"),
+        ],
+        ids=["empty", "text", "a tensor", "no graph", "zeros"],
+    )
+    def test_what_is_no_model(self, content: bytes, match: str, tmp_path: Path) -> None:
+        path = tmp_path / "bad.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=match) as caught:
+            load(path)
+        assert "bad.onnx" in str(caught.value)
+        with pytest.raises(ModelError, match=match):
+            load(content)
+
+    def test_paths_that_cannot_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"missing\.onnx: No such file"):
+            load(tmp_path / "missing.onnx")
+        with pytest.raises(ModelError, match="directory"):
+            load(tmp_path)
+
+    def test_every_truncation(self, proto: onnx.ModelProto) -> None:
+        content = proto.SerializeToString()
+        for end in [*range(1, 200, 7), len(content) // 2, len(content) - 1]:
+            with pytest.raises(ModelError):
+                load(content[:end])
+
+    def test_no_outputs(self, proto: onnx.ModelProto) -> None:
+        del proto.graph.output[:]
+        with pytest.raises(ModelError, match="no graph with an output"):
+            load(proto.SerializeToString())
+
+    def test_versions_newer_than_the_runtime(self, proto: onnx.ModelProto) -> None:
+        proto.ir_version = limits().ir_version + 1
+        assert load(proto.SerializeToString()).ir_version == limits().ir_version
+        proto.opset_import[0].version = limits().opset + 1
+        with pytest.raises(ModelError, match=f"opset {limits().opset + 1}") as caught:
+            load(proto.SerializeToString())
+        assert "upgrade onnxruntime" in str(caught.value.hint)
+
+    def test_what_onnxruntime_refuses(self, parse: Parse) -> None:
+        with pytest.raises(ModelError, match="NoSuchOp"):
+            load(parse("g (float[1] x) => (float[1] y) { y = NoSuchOp(x) }").SerializeToString())
+
+
+class TestExternalData:
+    def test_present(self, external: Path) -> None:
+        before = hashes(external.parent)
+        model = load(external)
+        np.testing.assert_allclose(output(model), FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
+        assert hashes(external.parent) == before
+
+    def test_is_read_at_load(self, external: Path) -> None:
+        model = load(external)
+        (external.parent / "w.bin").unlink()
+        assert serialized(model)
+
+    def test_missing(self, external: Path) -> None:
+        (external.parent / "w.bin").unlink()
+        with pytest.raises(ModelError, match=r"w\.bin is missing"):
+            load(external)
+
+    def test_a_folder_in_its_place(self, external: Path) -> None:
+        (external.parent / "w.bin").unlink()
+        (external.parent / "w.bin").mkdir()
+        with pytest.raises(ModelError, match="missing"):
+            load(external)
+
+    def test_cut_short(self, external: Path) -> None:
+        data = external.parent / "w.bin"
+        data.write_bytes(data.read_bytes()[:-1])
+        with pytest.raises(ModelError, match="cut short"):
+            load(external)
+        relocate(external, length="4")
+        with pytest.raises(ModelError, match="malformed"):
+            load(external)
+
+    @pytest.mark.parametrize("length", ["-4", "999999999999", "many"])
+    def test_a_length_that_does_not_fit(self, external: Path, length: str) -> None:
+        relocate(external, length=length)
+        with pytest.raises(ModelError):
+            load(external)
+
+    @pytest.mark.parametrize("location", ["../w.bin", "sub/../../w.bin", "", "."])
+    def test_outside_the_folder(self, external: Path, location: str) -> None:
+        (external.parent / "w.bin").rename(external.parents[1] / "w.bin")
+        relocate(external, location=location)
+        with pytest.raises(ModelError, match=r"outside|missing"):
+            load(external)
+
+    def test_absolute(self, external: Path) -> None:
+        relocate(external, location=str(external.parent / "w.bin"))
+        with pytest.raises(ModelError, match="outside"):
+            load(external)
+
+    def test_a_link_that_leads_outside(self, external: Path) -> None:
+        data = external.parent / "w.bin"
+        data.rename(external.parents[1] / "secret")
+        data.symlink_to(external.parents[1] / "secret")
+        with pytest.raises(ModelError, match="outside"):
+            load(external)
+
+    def test_bytes_cannot_have_any(self, external: Path) -> None:
+        with pytest.raises(ModelError, match="another file") as caught:
+            load(external.read_bytes())
+        assert caught.value.hint == "give a path"
+
+
+class TestSave:
+    def test_round_trip(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        model = load(proto.SerializeToString())
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"old")
+        save(model, path)
+        assert path.stat().st_size == size(model)
+        assert path.read_bytes() == serialized(model)
+        np.testing.assert_array_equal(output(load(path)), output(model))
+        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+    @pytest.mark.parametrize("failing", ["replace", "fsync"])
+    def test_a_failure_leaves_the_old_file(
+        self, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    ) -> None:
+        model = load(proto.SerializeToString())
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"old")
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(model_module.os, failing, fail)
+        with pytest.raises(OutputError, match="No space left"):
+            save(model, path)
+        with pytest.raises(OutputError, match="No space left"):
+            copy_file(path, tmp_path / "copy.onnx")
+        assert path.read_bytes() == b"old"
+        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+    def test_an_interrupt_leaves_the_old_file(
+        self, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = load(proto.SerializeToString())
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"old")
+
+        def half(self: Path, content: bytes) -> int:
+            with self.open("wb") as file:
+                file.write(content[: len(content) // 2])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_bytes", half)
+        with pytest.raises(KeyboardInterrupt):
+            save(model, path)
+        assert path.read_bytes() == b"old"
+        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+    def test_folders_that_cannot_be_written(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        model = load(proto.SerializeToString())
+        (tmp_path / "file").write_bytes(b"")
+        for folder in ("missing", "file"):
+            with pytest.raises(OutputError, match="cannot write"):
+                save(model, tmp_path / folder / "m.onnx")
+            with pytest.raises(OutputError, match="cannot write"):
+                copy_file(tmp_path / "file", tmp_path / folder / "m.onnx")
+
+    def test_copy_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"content")
+        (tmp_path / "b").write_bytes(b"old")
+        copy_file(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "b").read_bytes() == b"content"
+
+
+class TestTooLargeForProtobuf:
+    @pytest.fixture(autouse=True)
+    def small_limit(self, proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(model_module, "_PROTOBUF_LIMIT", 4000)
+
+    def test_weights_go_beside_the_model(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        model = ir.from_proto(proto)
+        path = tmp_path / "m.onnx"
+        save(model, path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+        assert path.stat().st_size < 1000
+        assert (tmp_path / "m.onnx.data").stat().st_size == WEIGHT.nbytes
+        np.testing.assert_allclose(Session(path).run(FEED)["y"], FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
+
+    def test_loading_runs_it_from_disk(self, external: Path, tmp_path: Path) -> None:
+        model = load(external)
+        np.testing.assert_allclose(output(model), FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
+        assert abs(size(model) - sum(p.stat().st_size for p in external.parent.iterdir())) < 100
+        save(model, tmp_path / "again.onnx")
+        np.testing.assert_array_equal(output(load(tmp_path / "again.onnx")), output(model))
+
+    def test_can_replace_itself(self, external: Path) -> None:
+        model = load(external)
+        expected = output(model)
+        save(model, external)
+        save(load(external), external)
+        np.testing.assert_array_equal(output(load(external)), expected)
+
+    def test_cannot_be_one_message(self, proto: onnx.ModelProto) -> None:
+        with pytest.raises(ModelError, match="too large"):
+            serialized(ir.from_proto(proto))
+
+    def test_shapes_stay_as_they_were(self, proto: onnx.ModelProto) -> None:
+        infer_shapes(ir.from_proto(proto))  # must not raise
+
+
+class TestCheckOutput:
+    def test_a_new_file(self, tmp_path: Path) -> None:
+        check_output(tmp_path / "new.onnx", inputs=(tmp_path / "in.onnx",), overwrite=False)
+
+    def test_exists(self, tmp_path: Path) -> None:
+        path = tmp_path / "old.onnx"
+        path.write_bytes(b"")
+        with pytest.raises(OutputError, match="exists") as caught:
+            check_output(path, inputs=(), overwrite=False)
+        assert "--overwrite" in str(caught.value.hint)
+        check_output(path, inputs=(), overwrite=True)
+
+    def test_is_the_input(self, tmp_path: Path) -> None:
+        source = tmp_path / "in.onnx"
+        source.write_bytes(b"")
+        (tmp_path / "link.onnx").symlink_to(source)
+        (tmp_path / "hard.onnx").hardlink_to(source)
+        (tmp_path / "folder").symlink_to(tmp_path)
+        for name in ("in.onnx", "link.onnx", "hard.onnx", "folder/in.onnx"):
+            with pytest.raises(OutputError, match="is the input itself"):
+                check_output(tmp_path / name, inputs=(source,), overwrite=True)
+
+    def test_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(OutputError, match="does not exist") as caught:
+            check_output(tmp_path / "missing" / "m.onnx", inputs=(), overwrite=True)
+        assert "mkdir" in str(caught.value.hint)
+        with pytest.raises(OutputError, match="is a folder"):
+            check_output(tmp_path, inputs=(), overwrite=True)
+        monkeypatch.setattr(model_module.os, "access", lambda *_: False)
+        with pytest.raises(OutputError, match="not writable"):
+            check_output(tmp_path / "m.onnx", inputs=(), overwrite=False)
+
+
+def rng_feed(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(2).normal(size=shape).astype(np.float32)}
+
+
+OLD_MODELS = {
+    # name: (opset, text, shape); operators whose attributes became inputs, or whose meaning changed
+    "squeeze": (11, "g (float[2, 1, 3] x) => (float[2, 3] y) { y = Squeeze <axes = [1]> (x) }", (2, 1, 3)),
+    "unsqueeze": (7, "g (float[2, 3] x) => (float[2, 1, 3] y) { y = Unsqueeze <axes = [1]> (x) }", (2, 3)),
+    "softmax": (11, "g (float[2, 3, 4] x) => (float[2, 3, 4] y) { y = Softmax <axis = 1> (x) }", (2, 3, 4)),
+    "reduce sum": (9, "g (float[2, 3] x) => (float[2] y) { y = ReduceSum <axes = [1], keepdims = 0> (x) }", (2, 3)),
+    "clip": (9, "g (float[2, 3] x) => (float[2, 3] y) { y = Clip <min = -0.5, max = 0.5> (x) }", (2, 3)),
+    "slice": (9, "g (float[5, 3] x) => (float[2, 3] y) { y = Slice <starts = [1], ends = [3]> (x) }", (5, 3)),
+    "dropout": (7, "g (float[2, 3] x) => (float[2, 3] y) { d = Dropout <ratio = 0.4> (x) y = Neg(d) }", (2, 3)),
+    "split": (
+        11,
+        "g (float[2, 5] x) => (float[2, 3] y) { y, z = Split <axis = 1, split = [3, 2]> (x) }",
+        (2, 5),
+    ),
+}  # fmt: skip
+
+
+class TestUpgradeOpset:
+    @pytest.mark.parametrize("name", OLD_MODELS)
+    def test_the_answers_stay(self, parse: Parse, name: str) -> None:
+        version, text, shape = OLD_MODELS[name]
+        model = load(parse(text, opset=version).SerializeToString())
+        expected = output(model, rng_feed(shape))
+        assert upgrade_opset(model, 13) is True
+        assert opset(model) == 13
+        model = load(serialized(model))
+        np.testing.assert_allclose(output(model, rng_feed(shape)), expected, rtol=1e-6)
+
+    def test_weights_and_metadata_stay(self, parse: Parse) -> None:
+        proto = parse(LINEAR, {"w": WEIGHT}, opset=9)
+        proto.metadata_props.add(key="note", value="kept")
+        model = load(proto.SerializeToString())
+        assert upgrade_opset(model, 13)
+        assert model.metadata_props["note"] == "kept"
+        np.testing.assert_allclose(output(model), FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
+
+    def test_new_enough_is_left_alone(self, proto: onnx.ModelProto) -> None:
+        model = load(proto.SerializeToString())
+        before = serialized(model)
+        assert upgrade_opset(model, 13) is False
+        assert upgrade_opset(model, 17) is False
+        assert serialized(model) == before
+
+    def test_a_version_without_a_way_there(self, proto: onnx.ModelProto) -> None:
+        model = load(proto.SerializeToString())
+        before = serialized(model)
+        with pytest.raises(ModelError, match="cannot convert opset 17 to 999"):
+            upgrade_opset(model, 999)
+        assert serialized(model) == before
+
+    def test_functions_are_not_converted(self, proto: onnx.ModelProto) -> None:
+        imports = [helper.make_opsetid("", 9)]
+        body = [helper.make_node("Neg", ["a"], ["b"])]
+        proto.functions.append(helper.make_function("own", "F", ["a"], ["b"], body, imports))
+        proto.opset_import[0].version = 9
+        model = ir.from_proto(proto)
+        before = serialized(model)
+        with pytest.raises(ModelError, match="functions"):
+            upgrade_opset(model, 13)
+        assert serialized(model) == before
+
+
+class TestInferShapes:
+    def test_fills_in_what_is_missing(self, parse: Parse) -> None:
+        text = "g (float[2, 64] x) => (float[2, 4, 8] y) { a = MatMul(x, w) b = Relu(a) y = Reshape(b, s) }"
+        model = load(parse(text, {"w": WEIGHT, "s": np.array([2, 4, 8])}).SerializeToString())
+        infer_shapes(model)
+        for node in model.graph:
+            assert node.outputs[0].dtype == ir.DataType.FLOAT
+        assert model.graph.node(0).outputs[0].shape == (2, 32)
+
+    def test_inside_branches(self, parse: Parse) -> None:
+        """Branches may use the same names for tensors of other types."""
+        text = """g (bool c, float[3] x) => (float[3] y) {
+            y = If (c) <
+                then_branch = t () => (float[3] p) { a = Cast <to = 7> (x) p = Cast <to = 1> (a) },
+                else_branch = e () => (float[3] q) { a = Relu(x) q = Neg(a) }
+            >
+        }"""
+        model = load(parse(text).SerializeToString())
+        infer_shapes(model)
+        types = [node.outputs[0].dtype for node in model.graph.all_nodes() if node.outputs[0].name == "a"]
+        assert types == [ir.DataType.INT64, ir.DataType.FLOAT]
+        load(serialized(model))
+
+    def test_operators_of_other_domains(self, parse: Parse) -> None:
+        text = "g (float[2] x) => (float[2] y) { a = com.microsoft.Gelu(x) y = Neg(a) }"
+        model = load(parse(text).SerializeToString())
+        infer_shapes(model)
+        assert load(serialized(model))
+
+
+class TestDescribe:
+    def test_inputs(self, parse: Parse) -> None:
+        text = """g (float[N, 3, 0] a, int64[2] b, bool c, string[2] d, float e, float[3] w) => (float[3] y)
+            { y = Neg(w) }"""
+        model = load(parse(text, {"w": np.ones(3)}).SerializeToString())
+        specs = {spec.name: spec for spec in input_specs(model)}
+        assert list(specs) == ["a", "b", "c", "d", "e", "w"]
+        assert (specs["a"].dtype, specs["a"].shape) == (np.float32, (None, 3, None))
+        assert (specs["b"].dtype, specs["b"].shape) == (np.int64, (2,))
+        assert (specs["c"].dtype, specs["c"].shape) == (np.bool_, ())
+        assert specs["d"].dtype is None
+        assert [name for name, spec in specs.items() if spec.optional] == ["w"]
+
+    @pytest.mark.parametrize(
+        ("nodes", "bound"),
+        [
+            ("y = Gather(t, i)", 5),
+            ("y = Gather <axis = 1> (t, i)", 7),
+            ("y = Gather <axis = -1> (t, i)", 7),
+            ("a = Cast <to = 6> (i) b = Unsqueeze(a, zero) y = Gather(t, b)", 5),
+            ("a = Gather(big, i) b = Gather(t, i) y = Concat <axis = 0> (a, b)", 5),
+            ("a = Identity(i) b = Gather(t, i) c = Gather(big, a) y = Concat <axis = 0> (b, c)", 5),
+            ("a = Add(i, zero) y = Gather(t, a)", None),  # not the same numbers any more
+            ("y = Gather(f, zero)", None),
+        ],
+    )
+    def test_input_bounds(self, parse: Parse, nodes: str, bound: int | None) -> None:
+        weights = {"t": np.zeros((5, 7)), "big": np.zeros((9, 7)), "zero": np.array([0])}
+        proto = parse(f"g (int64[1] i, float[4] f) => (float y) {{ {nodes} }}", weights)
+        del proto.graph.output[0].type.tensor_type.shape.dim[:]
+        proto.graph.output[0].type.tensor_type.ClearField("shape")
+        assert input_bounds(load(proto.SerializeToString())) == ({} if bound is None else {"i": bound})
+
+    def test_parameters(self, parse: Parse) -> None:
+        text = """g (bool c, float[3] x) => (float[3] y) {
+            k = Constant <value = float[65] {ONES}> ()
+            s = Constant <value = float[3] {1.0, 2.0, 3.0}> ()
+            n = ReduceSum <keepdims = 0> (k)
+            z = Mul(x, n)
+            y = If (c) <
+                then_branch = t () => (float[3] p) <float[3] v = {1.0, 2.0, 3.0}> { p = Add(z, v) },
+                else_branch = e () => (float[3] q) { q = Add(z, s) }
+            >
+        }""".replace("ONES", ", ".join(["1.0"] * 65))
+        model = load(parse(text, {"w": np.ones((4, 5)), "scalar": np.float32(1)}).SerializeToString())
+        # two initializers, one in a branch, and the Constant of more than 64 elements
+        assert parameter_count(model) == 20 + 1 + 3 + 65
+
+    def test_parameters_of_the_samples(self, sample_models: Path) -> None:
+        for path in sample_models.glob("*/model.onnx"):
+            weights = [numpy_helper.to_array(t).size for t in onnx.load(path).graph.initializer]
+            assert 0 <= parameter_count(load(path)) - sum(weights) < 64
+
+    @pytest.mark.parametrize(
+        ("nodes", "expected"),
+        [
+            ("y = Neg(x)", False),
+            ("q = QuantizeLinear(x, one) y = DequantizeLinear(q, one)", True),
+            ("q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z)", True),
+        ],
+    )
+    def test_is_quantized(self, parse: Parse, nodes: str, expected: bool) -> None:
+        model = load(parse(f"g (float[3] x) => (float[3] y) {{ {nodes} }}", {"one": np.float32(1)}).SerializeToString())
+        assert is_quantized(model) is expected
