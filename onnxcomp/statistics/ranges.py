@@ -1,6 +1,7 @@
 """Ranges of activations, reduced inside the session, so that memory does not grow with samples or activations.
 
-Each wanted tensor gets a ReduceMin and a ReduceMax of its own; only those scalars leave onnxruntime.
+Each wanted tensor gets a ReduceMin, a ReduceMax and a ReduceL1 of its own; only those scalars leave onnxruntime. The
+last is there for NaN, which minimum and maximum pass over, and a sum of magnitudes does not.
 """
 
 import math
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Range", "RangeStore"]
+
+_REDUCTIONS = {"min": "ReduceMin", "max": "ReduceMax", "l1": "ReduceL1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,14 @@ class RangeStore:
 
     def _collect(self, names: list[str]) -> dict[str, Range]:
         session = open_session(_with_reductions(self._model, names), threads=self._threads)
-        taps = [_tap(name, kind) for name in names for kind in ("min", "max")]
+        taps = [_tap(name, kind) for name in names for kind in _REDUCTIONS]
         found: dict[str, Range] = {}
         for index, feed in enumerate(self._samples):
             values = session.run(feed, taps)
             for name in names:
                 new = Range(float(values[_tap(name, "min")]), float(values[_tap(name, "max")]))
-                if not (math.isfinite(new.low) and math.isfinite(new.high)):
+                broken = math.isnan(float(values[_tap(name, "l1")]))  # infinite is fine: large values add up
+                if broken or not (math.isfinite(new.low) and math.isfinite(new.high)):
                     raise ModelError(f"tensor {name} takes a value that is not finite on calibration sample {index}")
                 found[name] = new | found[name] if name in found else new
             if self._progress:
@@ -83,7 +87,7 @@ class RangeStore:
 
 
 def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
-    """Return a copy of the model whose only outputs are the minimum and maximum of each named tensor."""
+    """Return a copy of the model whose only outputs are the reductions of each named tensor."""
     import onnx_ir as ir
 
     tapped = model.clone()
@@ -92,7 +96,7 @@ def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
     attributes = {"keepdims": 0}
     tapped.graph.outputs.clear()
     for name in names:
-        for kind, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+        for kind, op in _REDUCTIONS.items():
             node = ir.node(op, [values[name]], attributes=attributes)
             node.outputs[0].name = _tap(name, kind)
             node.outputs[0].type = ir.TensorType(values[name].dtype or ir.DataType.FLOAT)
