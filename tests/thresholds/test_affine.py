@@ -132,6 +132,14 @@ def test_the_bias_fits_int32(weights: np.ndarray, bias: np.ndarray, exponent: fl
     assert (levels[kept] == alone[kept]).all()  # only channels whose bias needs it change
 
 
+def test_one_scale_for_all_fits_the_largest_bias() -> None:
+    bias = np.array([1e3, -1e6, 0.0, 1.0], np.float32)
+    levels, scale = quantize_weights(np.ones((4, 3), np.float32), axis=None, input_scale=1e-6, bias=bias)
+    assert scale.shape == ()
+    assert 1e6 / (1e-6 * float(scale)) < 2**31
+    assert (levels == 0).all()
+
+
 def test_a_channel_of_zeros_can_express_its_bias() -> None:
     bias = np.array([0.5, 0.0], np.float32)
     levels, scale = quantize_weights(np.zeros((2, 3), np.float32), axis=0, input_scale=0.01, bias=bias)
