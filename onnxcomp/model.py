@@ -22,6 +22,7 @@ __all__ = [
     "all_nodes",
     "check_output",
     "copy_file",
+    "feature_outputs",
     "infer_shapes",
     "initializers",
     "input_bounds",
@@ -43,6 +44,11 @@ _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
 
+_MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
+                    "Unsqueeze"})  # fmt: skip
+_FEATURE_OPS = frozenset({"Div", "DynamicQuantizeLSTM", "GRU", "LSTM", "LayerNormalization", "LpNormalization", "Mul",
+                          "RMSNormalization", "RNN", "ReduceMean", "SimplifiedLayerNormalization",
+                          "SkipLayerNormalization"})  # fmt: skip
 # Operators whose output holds the same integers as their first input
 _INDEX_PRESERVING = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
                                "Unsqueeze"})  # fmt: skip
@@ -95,7 +101,7 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
             else:
                 data = f"{path.name}.data"
                 ir.save(model, temporary, external_data=data, size_threshold_bytes=_EXTERNAL_THRESHOLD)
-                os.replace(Path(folder, data), path.with_name(data))
+                Path(folder, data).replace(path.with_name(data))
             _replace(temporary, path)
     except OSError as err:
         raise OutputError(f"cannot write {path}: {err.strerror or err}") from err
@@ -122,7 +128,7 @@ def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> 
         raise OutputError(f"the folder of the output {path} does not exist", hint=f"mkdir -p {path.parent}")
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder")
-    if any(path.exists() and source.exists() and os.path.samefile(path, source) for source in inputs):
+    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
         raise OutputError(f"the output {path} is the input itself", hint="name another file with --output")
     if path.exists() and not overwrite:
         raise OutputError(f"the output {path} exists", hint="--overwrite replaces it")
@@ -140,7 +146,8 @@ def serialized(model: "ir.Model") -> bytes:
 
     if not _fits_protobuf(model):
         raise ModelError("the model is too large for one protobuf message (2 GB)")
-    return ir.to_proto(model).SerializeToString()
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
 
 
 def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True) -> Session:
@@ -245,9 +252,8 @@ def size(model: "ir.Model") -> int:
 
     if _fits_protobuf(model):
         return len(serialized(model))
-    return sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None) + ir.to_proto(
-        model
-    ).ByteSize()
+    graph: int = ir.to_proto(model).ByteSize()
+    return graph + sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None)
 
 
 def is_quantized(model: "ir.Model") -> bool:
@@ -286,6 +292,23 @@ def input_bounds(model: "ir.Model") -> dict[str, int]:
     return bounds
 
 
+def feature_outputs(model: "ir.Model") -> frozenset[str]:
+    """Name the outputs that are vectors to compare, not scores to choose from: their operator normalizes or pools.
+
+    An embedding ends in a normalization or a mean, a recurrent state in its LSTM or GRU; scores end in a product, a sum
+    or a softmax.
+    """
+    found = set()
+    for output in model.graph.outputs:
+        value: ir.Value | None = output
+        while value is not None and (node := value.producer()) is not None and node.op_type in _MOVES:
+            value = node.inputs[0]
+        node = value.producer() if value is not None else None
+        if node is not None and node.op_type in _FEATURE_OPS:
+            found.add(str(output.name))
+    return frozenset(found)
+
+
 def _dimension(dimension: object) -> int | None:
     # Exporters write 0 and -1 where they mean "any"
     return dimension if isinstance(dimension, int) and dimension > 0 else None
@@ -314,7 +337,7 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
         raise ModelError(f"{name} is not an ONNX model: it has no graph with an output")
     _check_external_data(proto, name, folder)
     try:
-        model = ir.from_proto(proto)
+        model: ir.Model = ir.from_proto(proto)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         if _fits_protobuf(model):
@@ -352,8 +375,7 @@ def _check_external_data(proto: "object", name: str, folder: Path | None) -> Non
 def _fit_to_runtime(model: "ir.Model") -> None:
     newest = limits()
     # Writers stamp their own newest IR version on models that use nothing of it
-    if model.ir_version > newest.ir_version:
-        model.ir_version = newest.ir_version
+    model.ir_version = min(model.ir_version, newest.ir_version)
     if opset(model) > newest.opset:
         raise ModelError(
             f"the model uses opset {opset(model)}, the installed onnxruntime loads up to {newest.opset}",
@@ -374,4 +396,4 @@ def _replace(temporary: Path, path: Path) -> None:
     """Move a finished file to its place and make it survive a power cut."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -131,7 +131,7 @@ class Pass(ABC, Generic[C]):
         except TypeError as err:
             raise RecipeError(f"pass {cls.name}: {err}") from err
 
-    def units(self, model: "ir.Model", ctx: PassContext) -> list[Unit]:  # noqa: ARG002
+    def units(self, model: "ir.Model", ctx: PassContext) -> list[Unit]:
         """List what a search may switch in this pass on this model; by default nothing."""
         return []
 

@@ -129,7 +129,7 @@ def test_strings_have_no_sqnr(function):
 @given(pairs(values=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0])))
 def test_agreement_is_the_share_of_equal_answers(pair):
     reference, candidate = pair
-    if reference.ndim and reference.shape[-1] >= 2:
+    if reference.ndim > 1 and reference.shape[-1] >= 2:
         rows = zip(reference.reshape(-1, reference.shape[-1]), candidate.reshape(-1, reference.shape[-1]), strict=True)
         same = [list(r).index(max(r)) == list(c).index(max(c)) for r, c in rows]
     elif all(0 <= x <= 1 for x in reference.ravel()):
@@ -152,10 +152,11 @@ def test_agreement_of_integers_is_equality(pair):
         (np.float32(-3), np.float32(-0.1), 1.0),
         (array([0.4], [3]), array([0.6], [3]), 1.0),  # logits: only the sign counts
         (array([0.4], [1]), array([0.6], [1]), 0.5),  # probabilities
-        (array(1, 2), array(NAN, 2), 0.0),
-        (array(2, 1), array(NAN, 1), 0.0),  # numpy's argmax would agree
-        (array(1, 2), array(1, INF), 0.0),
-        (array(1, INF), array(1, INF), 1.0),
+        (array([1, 2]), array([NAN, 2]), 0.0),
+        (array([2, 1]), array([NAN, 1]), 0.0),  # numpy's argmax would agree
+        (array([1, 2]), array([1, INF]), 0.0),
+        (array([1, INF]), array([1, INF]), 1.0),
+        (array(0.1, 0.9, 0.8, 0.4), array(0.2, 0.7, 0.3, 0.3), 0.75),  # a vector of probabilities
         (array([1, NAN], [1, 2]), array([1, 2], [1, 2]), 1.0),
         (array([NAN], [1]), array([1], [1]), 1.0),
         (array(0.7), array(NAN), 0.0),
@@ -188,14 +189,34 @@ def test_fidelity_of_runs_is_the_metric_of_all_values():
 
 
 def test_fidelity_takes_the_worst_output_and_names_each():
-    big, row, ids = np.ones((100, 3), np.float32), array(1, 2), np.array([1])
+    big, ids = np.ones((100, 3), np.float32), np.arange(30)
+    row = np.tile(array(1, 2), (20, 1))
     fidelity = Fidelity()
-    fidelity.add({"big": big, "row": row, "ids": ids}, {"big": big, "row": array(2, 1), "ids": ids})
+    fidelity.add({"big": big, "row": row, "ids": ids}, {"big": big, "row": row[:, ::-1], "ids": ids})
     assert fidelity.agreement == 0
     assert fidelity.sqnr == fidelity.outputs["row"].sqnr < INF
     assert fidelity.outputs["big"].sqnr == INF
     assert fidelity.outputs["ids"].sqnr is None
     assert fidelity.outputs["ids"].agreement == 1
+
+
+def test_a_single_row_beside_many_is_no_statistic():
+    many, state = np.tile(array(1, 2), (100, 1)), array([1, 2])
+    fidelity = Fidelity()
+    fidelity.add({"scores": many, "state": state}, {"scores": many, "state": array([2, 1])})
+    assert fidelity.agreement == 1
+    assert fidelity.outputs["state"].agreement == 0
+
+
+def test_features_agree_by_direction():
+    reference = np.random.default_rng(0).standard_normal((50, 64))
+    close = reference + 0.1 * np.random.default_rng(1).standard_normal((50, 64))
+    assert agreement(reference, close) < 1  # the highest of 64 nearly equal values is an accident
+    fidelity = Fidelity(features=("y",))
+    fidelity.add({"y": reference}, {"y": close})
+    assert fidelity.agreement == 1
+    fidelity.add({"y": reference}, {"y": -reference})
+    assert fidelity.agreement == 0.5
 
 
 def test_logits_seen_one_by_one_are_no_probabilities():
@@ -208,8 +229,8 @@ def test_logits_seen_one_by_one_are_no_probabilities():
 
 def test_one_broken_run_is_not_forgotten():
     fidelity = Fidelity()
-    fidelity.add({"y": array(1, 2)}, {"y": array(1, NAN)})
-    fidelity.add({"y": array(1, 2)}, {"y": array(1, 2)})
+    fidelity.add({"y": array([1, 2])}, {"y": array([1, NAN])})
+    fidelity.add({"y": array([1, 2])}, {"y": array([1, 2])})
     assert (fidelity.sqnr, fidelity.cosine, fidelity.agreement) == (-INF, -1, 0.5)
 
 

@@ -8,7 +8,7 @@ Sums of squares are float64: values of a size under 1e-150 or over 1e150 are out
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,8 @@ __all__ = ["Fidelity", "OutputFidelity", "Outputs", "agreement", "cosine", "sqnr
 Outputs = Mapping[str, np.ndarray]
 
 CHUNK = 1 << 20  # values turned into float64 at once
+SAME_DIRECTION = 0.95  # cosine; noise of a tenth of a feature vector's energy gives about this
+FEW_ROWS = 0.1  # of the rows of the output that has most
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,13 @@ class _Answers:
     lone_same_sign: int = 0
     probabilities: bool = True  # all lone numbers of the reference so far lie in [0, 1]
 
-    def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+    def add(self, reference: np.ndarray, candidate: np.ndarray, *, features: bool = False) -> None:
         if not _is_float(reference):
             self.rows += reference.size
             self.same += int(np.count_nonzero(reference == candidate))
-        elif reference.ndim and reference.shape[-1] > 1:
+        elif features and reference.ndim and reference.shape[-1] > 1:
+            self._add_directions(reference, candidate)
+        elif reference.ndim > 1 and reference.shape[-1] > 1:
             self._add_argmax(reference, candidate)
         else:
             self._add_lone(reference.reshape(-1), candidate.reshape(-1))
@@ -110,6 +114,16 @@ class _Answers:
         same = (reference.argmax(axis=-1) == candidate.argmax(axis=-1)) & ~_broken(reference, candidate).any(axis=-1)
         self.rows += int(np.count_nonzero(answered))
         self.same += int(np.count_nonzero(answered & same))
+
+    def _add_directions(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        width = reference.shape[-1]
+        left, right = (np.nan_to_num(a.reshape(-1, width).astype(np.float64)) for a in (reference, candidate))
+        lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+        same = ((left * right).sum(axis=1) >= SAME_DIRECTION * lengths) & ~_broken(reference, candidate).reshape(
+            -1, width
+        ).any(axis=1)
+        self.rows += len(left)
+        self.same += int(np.count_nonzero(same))
 
     def _add_lone(self, reference: np.ndarray, candidate: np.ndarray) -> None:
         answered = ~np.isnan(reference)
@@ -137,9 +151,15 @@ class _Tally:
 
 
 class Fidelity:
-    """How close a candidate's outputs are to the reference's, over any number of runs; only sums are kept."""
+    """How close a candidate's outputs are to the reference's, over any number of runs; only sums are kept.
 
-    def __init__(self) -> None:
+    Args:
+        features: Names of outputs that are vectors to compare (embeddings, states), not scores to choose from: two of
+            their rows agree where their cosine is 0.95 or more, wherever the highest value lies.
+    """
+
+    def __init__(self, *, features: Collection[str] = ()) -> None:
+        self._features = features
         self._tallies: dict[str, _Tally] = {}
 
     def add(self, reference: Outputs, candidate: Outputs) -> None:
@@ -161,7 +181,7 @@ class Fidelity:
             tally = self._tallies[name]
             if tally.sums is not None:
                 tally.sums.add(wanted, got)
-            tally.answers.add(wanted, got)
+            tally.answers.add(wanted, got, features=name in self._features)
 
     @property
     def outputs(self) -> dict[str, OutputFidelity]:
@@ -188,8 +208,13 @@ class Fidelity:
 
     @property
     def agreement(self) -> float:
-        """Agreement of the worst output: a large output must not outvote one with few rows."""
-        return min((output.agreement for output in self._results()), default=1.0)
+        """Agreement of the worst output: a large output must not outvote a smaller one.
+
+        Outputs with less than a tenth of the rows of the largest (a last state) are no statistic and are left out.
+        """
+        results = self._results()
+        enough = FEW_ROWS * max((output.rows for output in results), default=0)
+        return min((output.agreement for output in results if output.rows >= enough), default=1.0)
 
     def _results(self) -> list[OutputFidelity]:
         if not self._tallies:
@@ -237,9 +262,9 @@ def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
 def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Share of the rows whose answer is the same.
 
-    Floats with two or more values in the last axis: a row is all axes but the last, its answer is the place of the
-    highest value. Floats with one value in the last axis, or no axes: the answer is "at least 0.5" where the whole
-    reference lies in [0, 1], else "above 0". Integers, booleans and strings: each value is an answer.
+    Floats with two or more axes and two or more values in the last: a row is all axes but the last, its answer is the
+    place of the highest value. Other floats, a vector of probabilities among them: each value is an answer, "at least
+    0.5" where the whole reference lies in [0, 1], else "above 0". Integers, booleans and strings: each value is an answer.
 
     Args:
         reference: Values of the original.

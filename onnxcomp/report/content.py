@@ -1,26 +1,17 @@
-"""The report as a value: what was asked for, what was measured, on which machine, with which versions."""
+"""The report as plain content: what was asked for, what was measured, on which machine, with which versions."""
 
 import dataclasses
-import datetime
 import json
 import math
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from onnxcomp.model import opset, parameter_count
-from onnxcomp.pipeline import recipe_of
 from onnxcomp.search import Outcome
-from onnxcomp.target import Budget, cpu_name
+from onnxcomp.target import Budget
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-__all__ = ["SCHEMA_VERSION", "Report", "Settings", "make_report"]
+__all__ = ["SCHEMA_VERSION", "Content", "Settings"]
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("onnxcomp", "onnxruntime", "onnxruntime-gpu", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +31,8 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that one `optimize` measured.
+class Content:
+    """Everything that one `optimize` measured; the renderers take it.
 
     Attributes:
         settings: What was asked for.
@@ -80,49 +71,6 @@ class Report:
     def to_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-
-    def __str__(self) -> str:
-        from onnxcomp.report.text import render_text
-
-        return render_text(self)
-
-
-def make_report(model: "ir.Model", outcome: Outcome, settings: Settings, notes: tuple[str, ...]) -> Report:
-    """Put a report together.
-
-    Args:
-        model: The original.
-        outcome: What `optimize` found.
-        settings: What it was asked for.
-        notes: Plain sentences for the reader.
-    """
-    recipe = recipe_of(outcome.model)
-    return Report(
-        settings=settings,
-        outcome=outcome,
-        parameters=parameter_count(model),
-        opset=opset(model),
-        recipe=recipe.to_toml() if outcome.winner is not None else "",
-        notes=notes,
-        versions=_versions(),
-        machine={
-            "processor": cpu_name(),
-            "architecture": platform.machine(),
-            "system": f"{platform.system()} {platform.release()}",
-            "python": platform.python_version(),
-        },
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _plain(value: Any) -> Any:

@@ -1,17 +1,14 @@
 """The report for a terminal."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from onnxcomp.pipeline import PassReport
-
-if TYPE_CHECKING:
-    from onnxcomp.report.content import Report
+from onnxcomp.report.content import Content
 
 __all__ = ["render_text"]
 
 
-def render_text(report: "Report", *, verbose: bool = False) -> str:
+def render_text(report: Content, *, verbose: bool = False) -> str:
     """Return the report as text.
 
     Args:
@@ -23,7 +20,7 @@ def render_text(report: "Report", *, verbose: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head(report: "Report") -> Iterable[str]:
+def _head(report: Content) -> Iterable[str]:
     settings, outcome = report.settings, report.outcome
     yield (
         f" input   {settings.model}  {_bytes(outcome.original_size)}  {_count(report.parameters)} parameters  "
@@ -36,7 +33,7 @@ def _head(report: "Report") -> Iterable[str]:
     yield f" evaluation   {settings.evaluation}" + (f", {settings.metric}" if settings.metric else "")
 
 
-def _passes(report: "Report", *, verbose: bool) -> Iterable[str]:
+def _passes(report: Content, *, verbose: bool) -> Iterable[str]:
     for made in report.outcome.cleanup:
         yield from _pass(made, verbose=verbose)
     if verbose:
@@ -56,7 +53,7 @@ def _pass(made: PassReport, *, verbose: bool, candidate: str = "cleanup") -> Ite
             yield f"{'':22}- {skip.op_type} {skip.node}: {skip.reason}"
 
 
-def _candidates(report: "Report") -> Iterable[str]:
+def _candidates(report: Content) -> Iterable[str]:
     outcome = report.outcome
     yield f" {'candidate':20} {'size':>6} {'latency':>22} {'score':>8} {'agreement':>10}"
     for c in outcome.candidates:
@@ -67,7 +64,7 @@ def _candidates(report: "Report") -> Iterable[str]:
         yield f" {c.name:20} {c.size / outcome.original_size:6.3f} {latency:>22} {score:>8} {agreement:>10}  {fate}"
 
 
-def _table(report: "Report") -> Iterable[str]:
+def _table(report: Content) -> Iterable[str]:
     outcome, settings = report.outcome, report.settings
     yield f" {'':12} {'before':>12} {'after':>12}"
     size = outcome.original_size / outcome.size
@@ -88,7 +85,7 @@ def _table(report: "Report") -> Iterable[str]:
     yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB"
 
 
-def _verdict(report: "Report") -> str:
+def _verdict(report: Content) -> str:
     outcome = report.outcome
     if outcome.winner is None:
         return "nothing measured better: the original is delivered unchanged"

@@ -36,9 +36,13 @@ class Judge:
         original: A session of the original model.
         task: Samples and metric.
         budget: The bounds.
+        features: Outputs that are vectors, not scores (``model.feature_outputs``).
     """
 
-    def __init__(self, original: Session, task: Task, budget: Budget) -> None:
+    def __init__(
+        self, original: Session, task: Task, budget: Budget, *, features: frozenset[str] = frozenset()
+    ) -> None:
+        self._features = features
         self._task = task
         self._budget = budget
         self._labels = task.samples.labels() if task.metric else None
@@ -54,7 +58,7 @@ class Judge:
             ModelError: It fails while it runs.
             MetricError: The metric raises, or gives no finite number.
         """
-        fidelity = Fidelity()
+        fidelity = Fidelity(features=self._features)
         outputs = Spool()
         for feed, reference in zip(self._task.samples, self._reference, strict=True):
             answer = session.run(feed)

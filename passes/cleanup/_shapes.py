@@ -13,6 +13,7 @@ from ._graph import graphs
 __all__ = ["Shapes", "infer"]
 
 _SMALL = 1024  # bytes: shape inference needs the content of shape vectors, not of weights
+_LONGEST = 2**16  # elements: onnx writes out every vector that it follows, of whatever length
 _Key = tuple[int, str]
 
 
@@ -55,7 +56,7 @@ def infer(model: ir.Model) -> Shapes:
     """
     proto = ir.to_proto(_stripped(model))
     try:
-        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+        inferred = _inferred(proto)
     except Exception as err:  # the inference is C++ code that raises many kinds
         raise PassError(f"shape inference failed: {str(err).strip()[:300]}") from err
     shapes: dict[ir.Value, ir.Shape] = {}
@@ -94,6 +95,17 @@ def _stripped(model: ir.Model) -> ir.Model:
                 if not value.is_graph_input():
                     graph.inputs.append(value)
     return copy
+
+
+def _inferred(proto: onnx.ModelProto) -> ir.Model:
+    """Infer, following the content of shape vectors unless a long vector would make that take for ever."""
+    plain = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    for graph in graphs(plain):
+        for value in _by_name(graph).values():
+            dims = () if value.shape is None else tuple(value.shape)
+            if len(dims) == 1 and isinstance(dims[0], int) and dims[0] > _LONGEST:
+                return plain
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
 def _believed(shape: ir.Shape | None) -> ir.Shape | None:

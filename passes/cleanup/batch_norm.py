@@ -18,6 +18,7 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 CVPR 2018, section 3.2, equation 14.
 """
 
+from collections import Counter
 from typing import ClassVar
 
 import numpy as np
@@ -43,13 +44,14 @@ class FoldBatchNorm(Pass[NoConfig]):
         nodes = [node for graph in graphs(model) for node in graph if is_op(node, "BatchNormalization")]
         if not nodes:
             return PassStats(modified=False)
-        names, shapes, folded = Names(model), infer(model), 0
+        names, shapes = Names(model), infer(model)
+        counts: Counter[str] = Counter()
         for node in nodes:
             if reason := _fold(node, shapes, names):
                 ctx.skip(node, reason)
             else:
-                folded += 1
-        return PassStats(folded > 0, {"BatchNormalization folded": folded})
+                counts["BatchNormalization folded"] += 1
+        return PassStats(counts.total() > 0, dict(counts))
 
 
 def _fold(node: ir.Node, shapes: Shapes, names: Names) -> str | None:

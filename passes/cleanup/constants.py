@@ -17,6 +17,7 @@ initializers).
 Source: the ONNX specification, IR.md ("Initializers" and the change from IR version 3 to 4).
 """
 
+from collections import Counter
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -36,9 +37,10 @@ class LiftConstants(Pass[NoConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the model in place."""
-        old_format = model.ir_version < 4
-        counters = {"initializers taken off the inputs": _raise_ir_version(model)} if old_format else {}
-        lifted = 0
+        counts: Counter[str] = Counter()
+        if model.ir_version < 4:
+            counts["IR version raised"] = 1
+            counts["initializers taken off the inputs"] = _raise_ir_version(model)
         for graph in tuple(graphs(model)):
             for node in tuple(graph):
                 if not is_op(node, "Constant"):
@@ -46,8 +48,8 @@ class LiftConstants(Pass[NoConfig]):
                 if reason := _lift(graph, node):
                     ctx.skip(node, reason)
                 else:
-                    lifted += 1
-        return PassStats(old_format or lifted > 0, {"constants lifted": lifted, **counters})
+                    counts["constants lifted"] += 1
+        return PassStats(counts.total() > 0, dict(+counts))
 
 
 def _lift(graph: ir.Graph, node: ir.Node) -> str | None:

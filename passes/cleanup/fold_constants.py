@@ -226,7 +226,7 @@ def _predicted_bytes(proto: onnx.ModelProto, feed: dict[str, np.ndarray]) -> int
     informed.CopyFrom(proto)
     small = {name: array for name, array in feed.items() if array.nbytes <= _SMALL}
     informed.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())
-    graph = ir.from_proto(onnx.shape_inference.infer_shapes(informed, data_prop=True)).graph
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(informed)).graph
     total = 0
     for value in graph.outputs:
         if value.shape is not None and value.dtype is not None and value.shape.is_static():

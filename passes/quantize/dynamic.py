@@ -63,6 +63,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that have a dynamic form."""
         work = model.clone()
+        name_nodes(work.graph)
         infer_shapes(work)
         return [
             Unit(str(n.name), n.op_type, (str(n.name),)) for n in work.graph if self._applies(n) and not self._why_not(n)

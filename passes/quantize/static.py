@@ -68,6 +68,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that could run in integers."""
         work = model.clone()
+        name_nodes(work.graph)
         infer_shapes(work)
         placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude=self.config.exclude)
         return [Unit(str(node.name), node.op_type, (str(node.name),)) for node in placement.roles]
