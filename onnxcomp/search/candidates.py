@@ -10,8 +10,14 @@ _CLEANUP_PASSES = (
     "lift-constants",
     "remove-identities",
     "fold-constants",
+    "fold-bias",  # Conv -> Add -> BatchNormalization
     "fold-batch-norm",
-    "fold-bias",
+    "fold-bias",  # BatchNormalization -> Mul -> Add
+    "fuse-hard-swish",
+    "fuse-gelu",
+    "fuse-layer-norm",
+    "remove-identities",
+    "deduplicate-initializers",
     "remove-dead-code",
 )
 

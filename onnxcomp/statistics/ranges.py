@@ -1,6 +1,7 @@
 """Ranges of activations: extremes reduced inside the session, so that memory does not grow with samples or activations.
 
-Each wanted tensor gets a ReduceMin and a ReduceMax of its own; only those scalars leave onnxruntime.
+Each wanted tensor gets a ReduceMin, a ReduceMax and a ReduceL1 of its own; only those scalars leave onnxruntime. The
+last is there for NaN, which minimum and maximum pass over, and a sum of magnitudes does not.
 """
 
 import math
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["RangeStore"]
+
+_REDUCTIONS = {"min": "ReduceMin", "max": "ReduceMax", "l1": "ReduceL1"}
 
 
 class RangeStore:
@@ -78,13 +81,14 @@ class RangeStore:
 
     def _collect(self, names: list[str]) -> dict[str, Range]:
         session = open_session(_with_reductions(self._model, names), threads=self._threads)
-        taps = [_tap(name, kind) for name in names for kind in ("min", "max")]
+        taps = [_tap(name, kind) for name in names for kind in _REDUCTIONS]
         found: dict[str, Range] = {}
         for index, feed in enumerate(self._samples):
             values = session.run(feed, taps)
             for name in names:
                 new = Range(float(values[_tap(name, "min")]), float(values[_tap(name, "max")]))
-                if not (math.isfinite(new.low) and math.isfinite(new.high)):
+                broken = math.isnan(float(values[_tap(name, "l1")]))  # infinite is fine: large values add up
+                if broken or not (math.isfinite(new.low) and math.isfinite(new.high)):
                     raise ModelError(f"tensor {name} takes a value that is not finite on calibration sample {index}")
                 found[name] = new | found[name] if name in found else new
             if self._progress:
@@ -93,14 +97,14 @@ class RangeStore:
 
 
 def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
-    """Return a copy of the model whose only outputs are the minimum and maximum of each named tensor."""
+    """Return a copy of the model whose only outputs are the reductions of each named tensor."""
     import onnx_ir as ir
 
     reduced = model.clone()
     values = inner_values(reduced)
     reduced.graph.outputs.clear()
     for name in names:
-        for kind, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+        for kind, op in _REDUCTIONS.items():
             node = ir.node(op, [values[name]], attributes={"keepdims": 0})
             node.outputs[0].name = _tap(name, kind)
             node.outputs[0].type = ir.TensorType(values[name].dtype or ir.DataType.FLOAT)

@@ -80,7 +80,10 @@ def quantize_weights(
         raise ValueError("weights are not finite")
     scale = largest / levels
     if bias is not None:
-        scale = np.maximum(scale, np.abs(bias.astype(np.float64)) / (input_scale * _BIAS_LIMIT))
+        largest_bias = np.abs(bias.astype(np.float64))
+        if axis is None:
+            largest_bias = largest_bias.max(initial=0.0)
+        scale = np.maximum(scale, largest_bias / (input_scale * _BIAS_LIMIT))
     scale = np.where(scale == 0, 1.0, np.maximum(scale, _SMALLEST_SCALE)).astype(np.float32)
     divisor = scale if others is None else np.expand_dims(scale, others)
     quantized = np.clip(np.rint(weights / divisor), -levels, levels).astype(np.int8)
