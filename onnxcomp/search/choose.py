@@ -12,7 +12,9 @@ _SIZE_TIE = 0.01
 _NO_SLOWER = 1.02  # upper bound of the latency ratio's interval for a model that is called no slower
 
 
-def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget: Budget, *, fallback: bool) -> str | None:
+def objection(
+    candidate: CandidateResult, original_size: int, goal: Goal, budget: Budget, *, fallback: bool
+) -> str | None:
     """Say why the measured size and latency rule a candidate out, or None.
 
     Args:

@@ -26,7 +26,7 @@ from onnxcomp.search import choose
 from onnxcomp.search.candidates import Candidate, cleanup, quantized
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.rescue import Rescuer
-from onnxcomp.search.result import CandidateResult, Quality, Outcome
+from onnxcomp.search.result import CandidateResult, Outcome
 from onnxcomp.statistics import RangeStore
 from onnxcomp.target import Budget, Goal, Target
 
@@ -178,9 +178,7 @@ class _Optimizer:
                 queue.append(rescued)
         return None
 
-    def _rescue(
-        self, candidate: _Built, cleaned: "ir.Model", ctx: PassContext, judge: Judge
-    ) -> _Built | None:
+    def _rescue(self, candidate: _Built, cleaned: "ir.Model", ctx: PassContext, judge: Judge) -> _Built | None:
         """Return a timed variant of a candidate that keeps the budget, or None."""
         work, name = self._work, candidate.result.name
         if work.calibration is None or candidate.rescued or not candidate.recipe.steps:

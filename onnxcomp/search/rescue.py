@@ -16,7 +16,7 @@ from onnxcomp.recipe import Recipe, Step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Rescuer", "Rescued"]
+__all__ = ["Rescued", "Rescuer"]
 
 _MOST_TRIALS = 64  # units are left out in groups of neighbours where there are more
 

@@ -12,7 +12,7 @@ from onnxcomp.recipe import Recipe
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CandidateResult", "Quality", "Outcome"]
+__all__ = ["CandidateResult", "Outcome", "Quality"]
 
 
 @dataclass(frozen=True, slots=True)

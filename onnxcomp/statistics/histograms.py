@@ -90,5 +90,3 @@ def add_to_counts(counts: npt.NDArray[np.int64], values: np.ndarray, low: float,
     index = ((flat - np.float32(low)) * scale).astype(np.int32)
     np.clip(index, 0, len(counts) - 1, out=index)
     counts += np.bincount(index, minlength=len(counts))
-
-

@@ -71,9 +71,7 @@ def solve(method: str, centers: _Array, counts: npt.NDArray[np.int64]) -> tuple[
     return METHODS[method](centers, counts)
 
 
-def _best(
-    centers: _Array, weights: _Array, ranges: list[tuple[float, float]], shares: _Array, levels: int
-) -> float:
+def _best(centers: _Array, weights: _Array, ranges: list[tuple[float, float]], shares: _Array, levels: int) -> float:
     errors = [_squared_error(centers, weights, low, high, levels) for low, high in ranges]
     return float(shares[int(np.argmin(errors))])
 

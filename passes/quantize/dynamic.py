@@ -66,7 +66,9 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         name_nodes(work.graph)
         infer_shapes(work)
         return [
-            Unit(str(n.name), n.op_type, (str(n.name),)) for n in work.graph if self._applies(n) and not self._why_not(n)
+            Unit(str(n.name), n.op_type, (str(n.name),))
+            for n in work.graph
+            if self._applies(n) and not self._why_not(n)
         ]
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:

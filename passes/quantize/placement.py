@@ -134,7 +134,9 @@ def _why_not(node: ir.Node, role: Role) -> str | None:
 def _why_not_op(node: ir.Node, role: Role) -> str | None:
     if role is Role.ANCHOR:
         return _why_not_anchor(node)
-    if node.op_type == "Gemm" or (node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"):
+    if node.op_type == "Gemm" or (
+        node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"
+    ):
         return "no integer kernel for this form"
     if node.op_type == "Where" and any(constant(v) is not None for v in node.inputs[1:]):
         return "a branch is constant"

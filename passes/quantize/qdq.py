@@ -155,7 +155,9 @@ class QdqWriter:
         if bias is not None:
             bias_scale = (input_scale * scale.astype(np.float64)).astype(np.float32)
             levels = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int32)
-            node.replace_input_with(2, self._dequantized_constant(node, levels, bias_scale, None if axis is None else 0))
+            node.replace_input_with(
+                2, self._dequantized_constant(node, levels, bias_scale, None if axis is None else 0)
+            )
 
     def _quantized_operand(self, node: ir.Node, array: np.ndarray) -> ir.Value:
         quantizer = affine(float(array.min(initial=0.0)), float(array.max(initial=0.0)), self._dtype)

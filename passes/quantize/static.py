@@ -89,9 +89,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             work = model.clone()
             infer_shapes(work)
             skips = len(ctx.skipped)
-            placement = plan(
-                work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined}
-            )
+            placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined})
             if not placement.roles:
                 break
             ranges = ctx.ranges.clipped(measured_tensors(placement), self.config.method)
