@@ -51,7 +51,7 @@ class Histogram:
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin, [bins]."""
         width = (self.high - self.low) / len(self.counts)
-        return self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 
 
 def collect_histograms(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import PassError, RecipeError
@@ -136,7 +137,7 @@ def _uneven_concats(placement: Placement, ranges: dict[str, Range]) -> dict[str,
 def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
     """Name the promised nodes that onnxruntime's optimised graph still runs as the same float operator."""
     with materialized(work) as source:
-        optimized = ir.from_proto(_parse(optimized_graph(source)))
+        optimized = ir.from_proto(onnx.ModelProto.FromString(optimized_graph(source)))
     fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
     kept = {(str(node.name), node.op_type): node for node in optimized.graph}
     found = {}
@@ -151,9 +152,3 @@ def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
 def _is_dequantized(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
     return producer is not None and producer.op_type == "DequantizeLinear"
-
-
-def _parse(content: bytes) -> "object":
-    import onnx
-
-    return onnx.ModelProto.FromString(content)
