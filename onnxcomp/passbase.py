@@ -100,12 +100,14 @@ class Pass(ABC, Generic[C]):
         Config: A frozen dataclass that validates itself.
         exact: Whether outputs stay equal up to rounding.
         needs: What must be there before the pass can run.
+        choices: Values of settings that a search may try, by setting.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]] = NoConfig
     exact: ClassVar[bool]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = self.Config() if config is None else config

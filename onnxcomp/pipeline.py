@@ -37,6 +37,7 @@ class PassReport:
         counters: What it did how often.
         skipped: What it left alone, and why.
         failure: Why its result was rolled back, where it was.
+        noise: Noise power over signal power, summed over the outputs; None: not measured.
         sqnr: Signal-to-noise ratio of the outputs against those of the pipeline's input, dB; None: not measured.
         seconds: Wall-clock time, verification included.
     """
@@ -46,6 +47,7 @@ class PassReport:
     counters: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[Skip, ...] = ()
     failure: str | None = None
+    noise: float | None = None
     sqnr: float | None = None
     seconds: float = 0.0
 
@@ -131,19 +133,21 @@ def _run_step(
         return None, PassReport(step.name, modified=False, failure="needs calibration samples (--calibration)")
     changed = model.clone()
     ctx.skipped.clear()
-    sqnr = None
+    noise, sqnr = None, None
     try:
         stats = work.run(changed, ctx)
         skipped = (*stats.skipped, *ctx.skipped)
         if not stats.modified:
             return None, PassReport(step.name, modified=False, counters=stats.counters, skipped=skipped)
         fidelity = verifier.compare(open_session(changed))
-        sqnr = fidelity.sqnr
+        noise, sqnr = fidelity.noise, fidelity.sqnr
         if work.exact and not sqnr >= _ROUNDING_DB:
             raise PassError(f"outputs changed by more than rounding ({sqnr:.1f} dB)")  # noqa: TRY301  (one more way to fail)
     except (PassError, ModelError) as err:
-        return None, PassReport(step.name, modified=False, failure=str(err), sqnr=sqnr)
-    return changed, PassReport(step.name, modified=True, counters=stats.counters, skipped=skipped, sqnr=sqnr)
+        return None, PassReport(step.name, modified=False, failure=str(err), noise=noise, sqnr=sqnr)
+    return changed, PassReport(
+        step.name, modified=True, counters=stats.counters, skipped=skipped, noise=noise, sqnr=sqnr
+    )
 
 
 def _broken(expected: object, value: object) -> bool:

@@ -19,12 +19,17 @@ _GROUP = "onnxcomp.passes"
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
+        "deduplicate-initializers": "onnxcomp.passes.cleanup.deduplicate:DeduplicateInitializers",
         "fold-batch-norm": "onnxcomp.passes.cleanup.batch_norm:FoldBatchNorm",
         "fold-bias": "onnxcomp.passes.cleanup.bias:FoldBias",
         "fold-constants": "onnxcomp.passes.cleanup.fold_constants:FoldConstants",
+        "fuse-gelu": "onnxcomp.passes.cleanup.gelu:FuseGelu",
+        "fuse-hard-swish": "onnxcomp.passes.cleanup.hard_swish:FuseHardSwish",
+        "fuse-layer-norm": "onnxcomp.passes.cleanup.layer_norm:FuseLayerNorm",
         "lift-constants": "onnxcomp.passes.cleanup.constants:LiftConstants",
         "remove-dead-code": "onnxcomp.passes.cleanup.dead_code:RemoveDeadCode",
         "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",
+        "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",

@@ -16,8 +16,9 @@ of files for a model whose calibration data is one): each value is drawn at rand
 that input, stored uncompressed.
 
 Each measurement is made --repeats times and the medians count; the noise is the widest spread among the repeats of one
-measurement, and 4 MB at least: less is what allocators and threads change anyway. Memory is ``flat within 10 %`` when the largest and the smallest ``above`` differ by no more than that, has
-``no growth beyond noise`` when they differ by no more than the noise, and ``grows`` else.
+measurement, and 4 MB at least: less is what allocators and threads change anyway. Memory is ``flat within 10 %`` when
+the largest and the smallest ``above`` differ by no more than that, has ``no growth beyond noise`` when they differ by
+no more than the noise, and ``grows`` else.
 Exit code: 0 one of the former two, 1 it grows or a measurement failed, 2 wrong usage.
 Linux only: elsewhere a process can't set its record back.
 """

@@ -41,7 +41,8 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.opt.onnx]")
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="Samples for activation ranges: an .npz of rows, or a folder of .npz, one per run.")
+        str | None,
+        typer.Option(help="Samples for activation ranges: an .npz of rows, or a folder of .npz, one per run."),
     ] = None,
     evaluation: Annotated[
         str | None, typer.Option("--eval", help="Samples to judge on, of the same forms, best with 'labels'.")
@@ -64,7 +65,9 @@ def command(
     goal: Annotated[Goal, typer.Option(help="What to minimise.")] = Goal.LATENCY,
     synthetic: Annotated[bool, typer.Option("--synthetic", help="Calibrate on made-up inputs.")] = False,
     target: Annotated[str, typer.Option(help="Where the model will run; auto is this machine.")] = "auto",
-    recipe: Annotated[Path | None, typer.Option(help="TOML file of passes to try instead of the built-in ones.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file of passes to try instead of the built-in ones.")
+    ] = None,
     report: Annotated[
         list[Path] | None, typer.Option(help="Also write the report: .json or .txt; may be repeated.")
     ] = None,

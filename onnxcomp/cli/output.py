@@ -1,6 +1,5 @@
 """Output files of commands: checked before any work, written atomically."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ def check_outputs(model: Path, reports: Sequence[Path], *, inputs: tuple[Path, .
         if path.suffix not in _SUFFIXES:
             raise OutputError(f"a report can't be written as {path.name}", hint=f"end it in {' or '.join(_SUFFIXES)}")
     paths = [model, *reports]
-    if len({path.absolute() for path in paths}) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise OutputError("two outputs have the same path")
     for path in paths:
         check_output(path, inputs=inputs, overwrite=overwrite)
@@ -42,6 +41,6 @@ def write_report(report: Report, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder, path.name)
             temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+            temporary.replace(path)
     except OSError as err:
         raise OutputError(f"cannot write {path}: {err.strerror or err}") from err

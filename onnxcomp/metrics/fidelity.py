@@ -202,6 +202,11 @@ class Fidelity:
         return min((output.sqnr for output in self._results() if output.sqnr is not None), default=math.inf)
 
     @property
+    def noise(self) -> float:
+        """Noise power over signal power, summed over the float outputs that have enough rows to be a statistic."""
+        return sum(10 ** (-output.sqnr / 10) for output in self._with_enough_rows() if output.sqnr is not None)
+
+    @property
     def cosine(self) -> float:
         """Cosine of the worst float output; 1 where there is none."""
         return min((output.cosine for output in self._results() if output.cosine is not None), default=1.0)
@@ -212,9 +217,12 @@ class Fidelity:
 
         Outputs with less than a tenth of the rows of the largest (a last state) are no statistic and are left out.
         """
+        return min((output.agreement for output in self._with_enough_rows()), default=1.0)
+
+    def _with_enough_rows(self) -> list[OutputFidelity]:
         results = self._results()
         enough = FEW_ROWS * max((output.rows for output in results), default=0)
-        return min((output.agreement for output in results if output.rows >= enough), default=1.0)
+        return [output for output in results if output.rows >= enough]
 
     def _results(self) -> list[OutputFidelity]:
         if not self._tallies:
@@ -264,7 +272,7 @@ def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:
 
     Floats with two or more axes and two or more values in the last: a row is all axes but the last, its answer is the
     place of the highest value. Other floats, a vector of probabilities among them: each value is an answer, "at least
-    0.5" where the whole reference lies in [0, 1], else "above 0". Integers, booleans and strings: each value is an answer.
+    0.5" where the whole reference lies in [0, 1], else "above 0". Integers, booleans and strings: each value is one.
 
     Args:
         reference: Values of the original.

@@ -10,8 +10,14 @@ _CLEANUP_PASSES = (
     "lift-constants",
     "remove-identities",
     "fold-constants",
+    "fold-bias",  # Conv -> Add -> BatchNormalization
     "fold-batch-norm",
-    "fold-bias",
+    "fold-bias",  # BatchNormalization -> Mul -> Add
+    "fuse-hard-swish",
+    "fuse-gelu",
+    "fuse-layer-norm",
+    "remove-identities",
+    "deduplicate-initializers",
     "remove-dead-code",
 )
 
@@ -26,8 +32,8 @@ class Candidate:
 
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
-_STATIC = Step("quantize-static")
-_STATIC_CONV = Step("quantize-static", {"anchors": ["Conv"]})
+_STATIC = Step("quantize-static", {"method": "percentile"})
+_STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
 
 def cleanup() -> Recipe:

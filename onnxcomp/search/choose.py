@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from onnxcomp.search.race import NO_SLOWER
 from onnxcomp.search.result import CandidateResult
 from onnxcomp.target import Budget, Goal
 
@@ -9,10 +10,12 @@ __all__ = ["objection", "ranked"]
 
 _LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
 _SIZE_TIE = 0.01
-_NO_SLOWER = 1.02  # upper bound of the latency ratio's interval for a model that is called no slower
+_FASTER = 0.99  # two sessions of one and the same model differ by up to a percent
 
 
-def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget: Budget, *, fallback: bool) -> str | None:
+def objection(
+    candidate: CandidateResult, original_size: int, goal: Goal, budget: Budget, *, fallback: bool
+) -> str | None:
     """Say why the measured size and latency rule a candidate out, or None.
 
     Args:
@@ -24,7 +27,7 @@ def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget
     """
     latency = candidate.latency
     assert latency is not None
-    slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else _NO_SLOWER
+    slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else NO_SLOWER
     if latency.ratio > slowest:
         return f"slower than allowed: {latency.ratio:.2f} of the original's time"
     if budget.max_size is not None and candidate.size > budget.max_size:
@@ -33,7 +36,7 @@ def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget
         return "larger than the original"
     if fallback:
         return None
-    if goal == "latency" and not latency.high < 1:
+    if goal == "latency" and not latency.high < _FASTER:
         return "not measurably faster"
     if goal == "size" and not candidate.size < original_size:
         return "not smaller"
@@ -43,7 +46,7 @@ def objection(candidate: CandidateResult, original_size: int, goal: Goal, budget
 
 
 def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal) -> list[CandidateResult]:
-    """Order candidates from best to worst; of those that tie, the one that is better in the other respect comes first."""
+    """Order candidates from best to worst; of those that tie, the one better in the other respect comes first."""
     left = list(candidates)
     order = []
     while left:

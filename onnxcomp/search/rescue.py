@@ -5,6 +5,7 @@ harm. Then the fewest of the most harmful units that satisfy the budget are foun
 Source of the noise model: noise powers of single quantizers add up (Lin et al. 2016, section 3).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from onnxcomp.recipe import Recipe, Step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Rescuer", "Rescued"]
+__all__ = ["Rescued", "Rescuer"]
 
 _MOST_TRIALS = 64  # units are left out in groups of neighbours where there are more
 
@@ -114,10 +115,9 @@ class Rescuer:
         return groups
 
     def _noise(self, groups: Sequence[_Group]) -> float:
-        """Return the noise power of the worst output, relative to its signal."""
+        """Return the noise power that is left when these groups stay float."""
         _, reports = self._build(groups)
-        levels = [report.sqnr for report in reports if report.sqnr is not None]
-        return float("inf") if not levels else float(10 ** (-levels[-1] / 10))
+        return next((report.noise for report in reversed(reports) if report.noise is not None), math.inf)
 
     def _try(self, groups: Sequence[_Group], acceptable: Callable[["ir.Model"], bool]) -> Rescued | None:
         model, reports = self._build(groups)

@@ -12,7 +12,7 @@ from onnxcomp.recipe import Recipe
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CandidateResult", "Quality", "Outcome"]
+__all__ = ["CandidateResult", "Outcome", "Quality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Quality:
     sqnr: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CandidateResult:
-    """One candidate: how it was made, what it is, why it is out.
+    """One candidate: how it was made, what it is, why it is out. Filled in while it is measured.
 
     Attributes:
         name: As in ``search.candidates``.

@@ -1,5 +1,6 @@
 """What is measured on a model with samples."""
 
-from onnxcomp.statistics.ranges import Range, RangeStore
+from onnxcomp.statistics.histograms import Histogram, Range
+from onnxcomp.statistics.ranges import RangeStore
 
-__all__ = ["Range", "RangeStore"]
+__all__ = ["Histogram", "Range", "RangeStore"]

@@ -1,4 +1,4 @@
-"""Ranges of activations, reduced inside the session, so that memory does not grow with samples or activations.
+"""Ranges of activations: extremes reduced inside the session, so that memory does not grow with samples or activations.
 
 Each wanted tensor gets a ReduceMin, a ReduceMax and a ReduceL1 of its own; only those scalars leave onnxruntime. The
 last is there for NaN, which minimum and maximum pass over, and a sum of magnitudes does not.
@@ -6,30 +6,21 @@ last is there for NaN, which minimum and maximum pass over, and a sum of magnitu
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
 from onnxcomp.errors import ModelError
 from onnxcomp.model import open_session
+from onnxcomp.statistics.histograms import Histogram, Range, collect_histograms
+from onnxcomp.statistics.tap import inner_values
+from onnxcomp.thresholds import solve
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Range", "RangeStore"]
+__all__ = ["RangeStore"]
 
 _REDUCTIONS = {"min": "ReduceMin", "max": "ReduceMax", "l1": "ReduceL1"}
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Smallest and largest value that a tensor took over all samples."""
-
-    low: float
-    high: float
-
-    def __or__(self, other: "Range") -> "Range":
-        return Range(min(self.low, other.low), max(self.high, other.high))
 
 
 class RangeStore:
@@ -55,6 +46,7 @@ class RangeStore:
         self._threads = threads
         self._progress = progress
         self._ranges: dict[str, Range] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def get(self, names: Iterable[str]) -> dict[str, Range]:
         """Return the range of every named float tensor; those not measured yet cost one run over the samples.
@@ -68,6 +60,24 @@ class RangeStore:
         if missing:
             self._ranges.update(self._collect(missing))
         return {name: self._ranges[name] for name in wanted}
+
+    def clipped(self, names: Iterable[str], method: str) -> dict[str, Range]:
+        """Return the range that a method of ``thresholds.METHODS`` chooses for every named tensor.
+
+        ``minmax`` needs the extremes alone; the others cost one more run over the samples, once for all of them.
+
+        Raises:
+            ModelError: As ``get``.
+            KeyError: There is no such tensor or method.
+        """
+        extremes = self.get(names)
+        if method == "minmax":
+            return extremes
+        missing = {name: found for name, found in extremes.items() if name not in self._histograms}
+        if missing:
+            self._histograms |= collect_histograms(self._model, self._samples, missing, threads=self._threads)
+        histograms = {name: self._histograms[name] for name in extremes}
+        return {name: Range(*solve(method, h.centers, h.counts)) for name, h in histograms.items()}
 
     def _collect(self, names: list[str]) -> dict[str, Range]:
         session = open_session(_with_reductions(self._model, names), threads=self._threads)
@@ -90,20 +100,18 @@ def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":
     """Return a copy of the model whose only outputs are the reductions of each named tensor."""
     import onnx_ir as ir
 
-    tapped = model.clone()
-    values = {value.name: value for value in tapped.graph.inputs}
-    values |= {value.name: value for node in tapped.graph for value in node.outputs}
-    attributes = {"keepdims": 0}
-    tapped.graph.outputs.clear()
+    reduced = model.clone()
+    values = inner_values(reduced)
+    reduced.graph.outputs.clear()
     for name in names:
         for kind, op in _REDUCTIONS.items():
-            node = ir.node(op, [values[name]], attributes=attributes)
+            node = ir.node(op, [values[name]], attributes={"keepdims": 0})
             node.outputs[0].name = _tap(name, kind)
             node.outputs[0].type = ir.TensorType(values[name].dtype or ir.DataType.FLOAT)
             node.outputs[0].shape = ir.Shape(())
-            tapped.graph.append(node)
-            tapped.graph.outputs.append(node.outputs[0])
-    return tapped
+            reduced.graph.append(node)
+            reduced.graph.outputs.append(node.outputs[0])
+    return reduced
 
 
 def _tap(name: str, kind: str) -> str:

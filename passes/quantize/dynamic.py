@@ -67,7 +67,9 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         name_nodes(work.graph)
         infer_shapes(work)
         return [
-            Unit(str(n.name), n.op_type, (str(n.name),)) for n in work.graph if self._applies(n) and not self._why_not(n)
+            Unit(str(n.name), n.op_type, (str(n.name),))
+            for n in work.graph
+            if self._applies(n) and not self._why_not(n)
         ]
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
@@ -83,8 +85,8 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         for node in list(model.graph):
             if not self._applies(node) or node.op_type not in ctx.target.dynamic:
                 continue
-            if reason := self._why_not(node):
-                ctx.skip(node, reason)
+            if (why_not := self._why_not(node)) is not None:
+                ctx.skip(node, why_not)
                 continue
             writer.rewrite(node)
             counters[node.op_type] = counters.get(node.op_type, 0) + 1
@@ -112,7 +114,8 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
                 return "the weight has another rank"
             if not np.isfinite(weight.numpy()).all():
                 return "the weight holds NaN or infinity"
-        return _WHY_NOT.get(node.op_type, lambda _: None)(node)
+        special = _WHY_NOT.get(node.op_type)
+        return special(node) if special else None
 
 
 def _why_not_gemm(node: ir.Node) -> str | None:

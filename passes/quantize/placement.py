@@ -134,7 +134,9 @@ def _why_not(node: ir.Node, role: Role) -> str | None:
 def _why_not_op(node: ir.Node, role: Role) -> str | None:
     if role is Role.ANCHOR:
         return _why_not_anchor(node)
-    if node.op_type == "Gemm" or (node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"):
+    if node.op_type == "Gemm" or (
+        node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"
+    ):
         return "no integer kernel for this form"
     if node.op_type == "Where" and any(constant(v) is not None for v in node.inputs[1:]):
         return "a branch is constant"
@@ -161,7 +163,7 @@ def _why_not_anchor(node: ir.Node) -> str | None:
     if node.op_type == "Gemm" and (
         node.attributes.get_float("alpha", 1.0) != 1.0
         or node.attributes.get_float("beta", 1.0) != 1.0
-        or node.attributes.get_int("transA", 0)
+        or node.attributes.get_int("transA", 0) != 0
     ):
         return "alpha, beta or transA is set"
     if node.op_type == "MatMul" and len(weight.shape) != 2:
@@ -181,9 +183,9 @@ def _find_tails(placement: Placement, target: Target) -> None:
         if role is Role.MOVE or node.outputs[0].is_graph_output() or len(consumers) != 1:
             continue
         tail = consumers[0]
-        if tail.op_type in _RELUS and tail.graph is node.graph and tail.inputs[0] is node.outputs[0]:
-            if tail.op_type == "Relu" or _clips_around_zero(tail):
-                placement.tails[node] = tail
+        same_graph = tail.op_type in _RELUS and tail.graph is node.graph and tail.inputs[0] is node.outputs[0]
+        if same_graph and (tail.op_type == "Relu" or _clips_around_zero(tail)):
+            placement.tails[node] = tail
 
 
 def _clips_around_zero(clip: ir.Node) -> bool:

@@ -155,12 +155,14 @@ class QdqWriter:
         if bias is not None:
             bias_scale = (input_scale * scale.astype(np.float64)).astype(np.float32)
             levels = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int32)
-            node.replace_input_with(2, self._dequantized_constant(node, levels, bias_scale, None if axis is None else 0))
+            node.replace_input_with(
+                2, self._dequantized_constant(node, levels, bias_scale, None if axis is None else 0)
+            )
 
     def _quantized_operand(self, node: ir.Node, array: np.ndarray) -> ir.Value:
         quantizer = affine(float(array.min(initial=0.0)), float(array.max(initial=0.0)), self._dtype)
         info = np.iinfo(self._dtype)
-        levels = np.rint(array / np.float64(quantizer.scale)) + float(quantizer.zero_point)  # type: ignore[arg-type]
+        levels = np.rint(array / np.float64(quantizer.scale)) + float(quantizer.zero_point)
         clipped = np.clip(levels, info.min, info.max).astype(self._dtype)
         return self._dequantized_constant(node, clipped, np.asarray(quantizer.scale), None, quantizer.zero_point)
 
@@ -172,7 +174,7 @@ class QdqWriter:
         axis: int | None,
         zero_point: np.ndarray | np.generic | None = None,
     ) -> ir.Value:
-        inputs = [self._editor.constant(levels), self._editor.constant(scale)]
+        inputs: list[ir.Value | None] = [self._editor.constant(levels), self._editor.constant(scale)]
         if zero_point is not None:
             inputs.append(self._editor.constant(zero_point))
         attributes = {} if axis is None or axis == 1 else {"axis": axis}  # 1 is the default

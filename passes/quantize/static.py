@@ -11,9 +11,11 @@ Declines: opset below 13 (no per-channel axis), nodes of subgraphs, weights or t
 Source: Jacob et al. 2018 (affine quantization, int32 bias with scale s_x * s_w).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import PassError, RecipeError
@@ -25,6 +27,7 @@ from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role
+from onnxcomp.thresholds import METHODS
 
 __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
 
@@ -51,8 +54,8 @@ class QuantizeStaticConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method != "minmax":
-            raise RecipeError(f"unknown calibration method {self.method!r}", hint="one of: minmax")
+        if self.method not in METHODS:
+            raise RecipeError(f"unknown calibration method {self.method!r}", hint=f"one of: {', '.join(METHODS)}")
         if unknown := sorted(set(self.anchors) - set(_ANCHORS)):
             raise RecipeError(f"{unknown[0]!r} can't be an anchor", hint=f"of: {', '.join(_ANCHORS)}")
 
@@ -64,6 +67,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
     Config = QuantizeStaticConfig
     exact: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION, Need.SHAPES})
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"method": tuple(METHODS)}
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that could run in integers."""
@@ -86,12 +90,10 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             work = model.clone()
             infer_shapes(work)
             skips = len(ctx.skipped)
-            placement = plan(
-                work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined}
-            )
+            placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined})
             if not placement.roles:
                 break
-            ranges = ctx.ranges.get(measured_tensors(placement))
+            ranges = ctx.ranges.clipped(measured_tensors(placement), self.config.method)
             if new := _uneven_concats(placement, ranges):
                 declined |= new
             else:
@@ -135,7 +137,7 @@ def _uneven_concats(placement: Placement, ranges: dict[str, Range]) -> dict[str,
 def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
     """Name the promised nodes that onnxruntime's optimised graph still runs as the same float operator."""
     with materialized(work) as source:
-        optimized = ir.from_proto(_parse(optimized_graph(source)))
+        optimized = ir.from_proto(onnx.ModelProto.FromString(optimized_graph(source)))
     fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
     kept = {(str(node.name), node.op_type): node for node in optimized.graph}
     found = {}
@@ -150,9 +152,3 @@ def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
 def _is_dequantized(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
     return producer is not None and producer.op_type == "DequantizeLinear"
-
-
-def _parse(content: bytes) -> "object":
-    import onnx
-
-    return onnx.ModelProto.FromString(content)

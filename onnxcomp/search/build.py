@@ -1,0 +1,110 @@
+"""From a cleaned-up model to candidates in memory."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from onnxcomp.model import materialized, size
+from onnxcomp.passbase import PassContext
+from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.recipe import METADATA_KEY, Recipe
+from onnxcomp.search.candidates import Candidate
+from onnxcomp.search.rescue import Rescuer
+from onnxcomp.search.result import CandidateResult
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Builder", "Built"]
+
+
+@dataclass(slots=True)
+class Built:
+    """A candidate in memory; its result grows while it is measured."""
+
+    result: CandidateResult
+    model: "ir.Model"
+    recipe: Recipe = field(default_factory=Recipe)  # without the clean-up
+    rescued: bool = False
+
+
+class Builder:
+    """Makes candidates from one cleaned-up model.
+
+    Args:
+        cleaned: The model that they start from.
+        ctx: Shared by their passes.
+        verifier: Compares each pass's result with the original.
+        progress: Told what is going on.
+    """
+
+    def __init__(
+        self,
+        cleaned: "ir.Model",
+        ctx: PassContext,
+        verifier: Verifier,
+        progress: Callable[[str, float | None], None],
+    ) -> None:
+        self._cleaned = cleaned
+        self._ctx = ctx
+        self._verifier = verifier
+        self._progress = progress
+
+    def cleanup(self) -> Built:
+        """Return the cleaned-up model itself as a candidate."""
+        return Built(_described("cleanup", self._cleaned, ()), self._cleaned)
+
+    def build(self, wanted: list[Candidate]) -> list[Built]:
+        """Make candidates; of equal ones the first is kept, and those that change nothing are dropped.
+
+        One whose every pass was rolled back is kept as rejected, with the reason.
+        """
+        built: list[Built] = []
+        seen = {_digest(self._cleaned)}
+        for candidate in wanted:
+            report = partial(self._stage, candidate.name)
+            model, reports = run_recipe(self._cleaned, candidate.recipe, self._ctx, self._verifier, progress=report)
+            result = _described(candidate.name, model, tuple(reports))
+            failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
+            if (key := _digest(model)) not in seen:
+                seen.add(key)
+                built.append(Built(result, model, candidate.recipe))
+            elif failures:
+                result.rejected = failures[0]
+                built.append(Built(result, model, candidate.recipe))
+        return built
+
+    def rescue(self, candidate: Built, acceptable: Callable[["ir.Model"], bool], noise: Verifier) -> Built | None:
+        """Return a variant of a candidate that is acceptable because its most harmful nodes stay float, or None.
+
+        Args:
+            candidate: One that was not acceptable.
+            acceptable: Whether a model keeps the budget.
+            noise: Compares outputs on samples that the final judgement does not use.
+        """
+        if candidate.rescued or not candidate.recipe.steps:
+            return None
+        stage = f"find what harms {candidate.result.name}"
+        rescuer = Rescuer(self._cleaned, candidate.recipe, self._ctx, noise, progress=partial(self._progress, stage))
+        found = rescuer.rescue(acceptable)
+        if found is None:
+            return None
+        name = f"{candidate.result.name}, {len(found.nodes)} float"
+        return Built(_described(name, found.model, found.passes), found.model, candidate.recipe, rescued=True)
+
+    def _stage(self, candidate: str, name: str) -> None:
+        self._progress(f"build {candidate}: {name}", None)
+
+
+def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:
+    return CandidateResult(name, recipe_of(model), reports, size(model))
+
+
+def _digest(model: "ir.Model") -> bytes:
+    """Return what two equal models share: the hash of everything but the recipe."""
+    bare = model.clone()
+    bare.metadata_props.pop(METADATA_KEY, None)
+    with materialized(bare) as source:
+        return hashlib.sha256(source if isinstance(source, bytes) else source.read_bytes()).digest()

@@ -1,0 +1,102 @@
+"""Times candidates against the original, interleaved in this process, on one feed."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from onnxcomp.bench import Comparison, Ratio, interleave
+from onnxcomp.data import Feed
+from onnxcomp.model import open_session
+from onnxcomp.runtime import Session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["NO_SLOWER", "Race", "slowness"]
+
+NO_SLOWER = 1.02  # a model counts as no slower where its ratio's interval ends at or below this
+_WIDEST = 0.02  # half-width of an interval that proves something
+_CLEARLY_FASTER = 0.9  # a ratio whose whole interval is below this needs no narrower one
+
+_ROUGH = (0.05, 15.0)  # half-width and seconds of a first look
+_EXACT = (0.01, 20.0)  # 1.00 must be told from 1.02
+_ATTEMPTS = 3  # each with twice the time of the one before: other programs come and go
+
+
+class Race:
+    """Timing runs against one original.
+
+    Args:
+        original: The model that all others are compared with.
+        feed: The one input that is timed.
+        threads: Intra-op threads.
+        seed: Of the order within rounds.
+        progress: Told the stage and the share of the time used.
+    """
+
+    def __init__(
+        self,
+        original: "ir.Model",
+        feed: Feed,
+        *,
+        threads: int,
+        seed: int,
+        progress: Callable[[str, float | None], None],
+    ) -> None:
+        self._original = original
+        self._feed = feed
+        self._threads = threads
+        self._seed = seed
+        self._progress = progress
+
+    def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
+        """Time several models well enough to rank them."""
+        sessions = {name: open_session(model, threads=self._threads) for name, model in models.items()}
+        half_width, seconds = _ROUGH
+        return self._run(sessions, half_width, seconds, "measure", attempts=2)
+
+    def exact(self, name: str, session: Session, expected: float) -> Comparison:
+        """Time one model well enough to promise its ratio.
+
+        Args:
+            name: Of the model.
+            session: Made from the file that is to be delivered, with this race's threads.
+            expected: Its ratio in the rough run.
+        """
+        half_width, seconds = _EXACT
+        relative = half_width / min(1.0, max(0.25, expected))
+        return self._run({name: session}, relative, seconds, f"prove {name}", attempts=_ATTEMPTS)
+
+    def _run(
+        self, sessions: Mapping[str, Session], half_width: float, seconds: float, stage: str, *, attempts: int
+    ) -> Comparison:
+        contenders = {"original": partial(open_session(self._original, threads=self._threads).run, self._feed)}
+        contenders |= {name: partial(session.run, self._feed) for name, session in sessions.items()}
+        for attempt in range(attempts):
+            comparison = interleave(
+                contenders,
+                baseline="original",
+                half_width=half_width,
+                max_seconds=seconds * 2**attempt,
+                seed=self._seed + attempt,
+                progress=partial(self._progress, stage),
+            )
+            if comparison.settled or all(ratio.half_width <= _WIDEST for ratio in comparison.ratios.values()):
+                break
+        return comparison
+
+
+def slowness(ratio: Ratio, allowed: float | None) -> str | None:
+    """Say why an exact ratio does not prove a model to be fast enough, or None.
+
+    Args:
+        ratio: From `Race.exact`.
+        allowed: The user's bound on it; None: no slower than the original.
+    """
+    bound = NO_SLOWER if allowed is None else allowed
+    interval = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    if ratio.high > bound:
+        return f"not proven within {bound:g} of the original's time: {interval}"
+    if ratio.half_width > _WIDEST and ratio.high > min(bound, _CLEARLY_FASTER):
+        return f"the machine is too busy to prove its time: {interval}"
+    return None
