@@ -28,6 +28,7 @@ __all__ = [
     "initializers",
     "input_bounds",
     "input_specs",
+    "is_one_file",
     "is_quantized",
     "load",
     "materialized",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
+_EXTERNAL = "onnxcomp.external_data"  # of a loaded model's meta: some of its tensors came from another file
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
@@ -279,6 +281,11 @@ def size(model: "ir.Model") -> int:
     return graph + sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None)
 
 
+def is_one_file(model: "ir.Model") -> bool:
+    """Say whether the file that a model was loaded from holds all of it: no external data."""
+    return not model.meta.get(_EXTERNAL, False)
+
+
 def is_quantized(model: "ir.Model") -> bool:
     """Say whether the model holds quantized operators already."""
     return any(node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in all_nodes(model))
@@ -358,7 +365,7 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
         raise ModelError(f"{name} is not an ONNX model, or is cut short") from err
     if not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it has no graph with an output")
-    _check_external_data(proto, name, folder)
+    external = _check_external_data(proto, name, folder)
     try:
         model: ir.Model = ir.from_proto(proto)
         if folder is not None:
@@ -367,17 +374,18 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
             model = ir.external_data.load_to_model(model)
     except Exception as err:  # onnx-ir raises many kinds on malformed graphs
         raise ModelError(f"{name} is malformed: {type(err).__name__}: {str(err)[:300]}") from err
+    model.meta[_EXTERNAL] = external
     return model
 
 
-def _check_external_data(proto: "object", name: str, folder: Path | None) -> None:
+def _check_external_data(proto: "object", name: str, folder: Path | None) -> bool:
+    """Refuse external data that can't be read or must not be; say whether there is any."""
     import onnx
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     assert isinstance(proto, onnx.ModelProto)
-    for tensor in _get_all_tensors(proto):
-        if not uses_external_data(tensor):
-            continue
+    external = [tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor)]
+    for tensor in external:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if folder is None:
@@ -393,6 +401,7 @@ def _check_external_data(proto: "object", name: str, folder: Path | None) -> Non
             raise ModelError(f"{name}: external data of {tensor.name} has no valid offset and length") from err
         if offset < 0 or length < 0 or offset + length > file.stat().st_size:
             raise ModelError(f"{name}: external data file {location} is cut short")
+    return bool(external)
 
 
 def _fit_to_runtime(model: "ir.Model") -> None:

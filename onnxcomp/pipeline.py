@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxcomp.data import Feed
-from onnxcomp.errors import ModelError, PassError, RecipeError
+from onnxcomp.errors import DataError, ModelError, PassError, RecipeError
 from onnxcomp.metrics import Fidelity
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
@@ -73,16 +73,22 @@ class Verifier:
         """Return how close a session's outputs are to the original's.
 
         Raises:
-            ModelError: It does not run, or its outputs have other names.
+            ModelError: It does not run, its inputs or outputs have other names or shapes, or an output is not finite
+                where the original's is.
         """
         fidelity = Fidelity()
         for feed, expected in zip(self._feeds, self._expected, strict=True):
-            outputs = session.run(feed)
+            try:
+                outputs = session.run(feed)
+            except DataError as err:  # the original took these samples
+                raise ModelError(f"the inputs changed: {err}") from err
             if list(outputs) != list(expected):
                 raise ModelError(f"the outputs changed from {list(expected)} to {list(outputs)}")
             for name, value in outputs.items():
                 if np.shape(value) != np.shape(expected[name]):
                     raise ModelError(f"output {name} changed its shape")
+                if _broken(expected[name], value):
+                    raise ModelError(f"output {name} is not finite any more")
             fidelity.add(expected, outputs)
         return fidelity
 
@@ -142,6 +148,13 @@ def _run_step(
     return changed, PassReport(
         step.name, modified=True, counters=stats.counters, skipped=skipped, noise=noise, sqnr=sqnr
     )
+
+
+def _broken(expected: object, value: object) -> bool:
+    """Whether a float output is NaN or infinite where it was a number."""
+    if not isinstance(expected, np.ndarray) or not isinstance(value, np.ndarray) or expected.dtype.kind != "f":
+        return False
+    return bool((np.isfinite(expected) & ~np.isfinite(value)).any())
 
 
 def recipe_of(model: "ir.Model") -> Recipe:

@@ -16,6 +16,7 @@ from onnxcomp.model import (
     infer_shapes,
     input_bounds,
     input_specs,
+    is_one_file,
     is_quantized,
     load,
     open_session,
@@ -138,6 +139,8 @@ class TestExternalData:
         model = load(external)
         np.testing.assert_allclose(output(model), FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
         assert hashes(external.parent) == before
+        assert not is_one_file(model)
+        assert is_one_file(load(serialized(model)))
 
     def test_is_read_at_load(self, external: Path) -> None:
         model = load(external)

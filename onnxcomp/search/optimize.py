@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
 from onnxcomp.errors import GateFailed, ModelError
-from onnxcomp.model import feature_outputs, initializers, load, open_session, save, size
+from onnxcomp.model import feature_outputs, is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe
@@ -99,9 +99,9 @@ class _Optimizer:
     def __init__(self, model: "ir.Model", work: Work, source: Path | None, progress: Progress) -> None:
         self._model = model
         self._work = work
-        self._source = source
+        self._source = source if is_one_file(model) else None
         self._progress = progress
-        self._size = source.stat().st_size if source is not None and _alone(model) else size(model)
+        self._size = size(model) if self._source is None else self._source.stat().st_size
         feed = next(iter(work.task.samples.take(1)))
         self._race = Race(model, feed, threads=work.threads, seed=work.seed, progress=progress)
 
@@ -242,10 +242,3 @@ class _Optimizer:
 
     def _calibrating(self, done: int, of: int | None) -> None:
         self._progress("calibrate", done / of if of else None)
-
-
-def _alone(model: "ir.Model") -> bool:
-    """Whether the model is one file."""
-    import onnx_ir as ir
-
-    return not any(isinstance(value.const_value, ir.ExternalTensor) for value in initializers(model))

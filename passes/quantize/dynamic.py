@@ -29,6 +29,7 @@ __all__ = ["QuantizeDynamic", "QuantizeDynamicConfig"]
 
 _MINIMUM_OPSET = 11  # DynamicQuantizeLinear
 _MICROSOFT = "com.microsoft"
+_LEAST_COLUMNS = 8  # of a table: a row of one int8 and one scale would be larger than it was
 _OPS = ("MatMul", "Gemm", "LSTM", "Gather")
 
 
@@ -131,7 +132,12 @@ def _why_not_lstm(node: ir.Node) -> str | None:
 
 
 def _why_not_gather(node: ir.Node) -> str | None:
-    return "gathers along another axis" if node.attributes.get_int("axis", 0) else None
+    if node.attributes.get_int("axis", 0):
+        return "gathers along another axis"
+    table = constant(node.inputs[0])
+    assert table is not None
+    short = table.shape.numpy()[1] < _LEAST_COLUMNS
+    return "the rows of the table are too short to pay for a scale each" if short else None
 
 
 _WHY_NOT: dict[str, Callable[[ir.Node], str | None]] = {
