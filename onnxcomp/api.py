@@ -63,6 +63,7 @@ def optimize(
     threads: int = 1,
     batch: int = 1,
     seed: int = 0,
+    time_budget: float = 240.0,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -80,11 +81,14 @@ def optimize(
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows.
         seed: For every random choice.
+        time_budget: Seconds after which no optional step is begun; the final proof is never cut short.
         progress: Called with the stage and the share done.
 
     Raises:
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable, GateFailed.
     """
+    if not time_budget > 0:
+        raise UsageError(f"time-budget must be positive, got {time_budget}")
     if threads < 0:
         raise UsageError(f"threads must not be negative, got {threads}")
     chosen = get_target(target)
@@ -120,6 +124,7 @@ def optimize(
         goal=goal,
         threads=threads,
         seed=seed,
+        time_budget=time_budget,
     )
     outcome = _search(loaded, work, source=source, progress=progress)
     settings = Settings(

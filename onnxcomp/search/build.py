@@ -79,18 +79,25 @@ class Builder:
                 built.append(Built(result, model, candidate.recipe))
         return built
 
-    def rescue(self, candidate: Built, acceptable: Callable[["ir.Model"], bool], noise: Verifier) -> Built | None:
+    def rescue(
+        self,
+        candidate: Built,
+        acceptable: Callable[["ir.Model"], bool],
+        noise: Verifier,
+        late: Callable[[], bool],
+    ) -> Built | None:
         """Return a variant of a candidate that is acceptable because its most harmful nodes stay float, or None.
 
         Args:
             candidate: One that was not acceptable.
             acceptable: Whether a model keeps the budget.
             noise: Compares outputs on samples that the final judgement does not use.
+            late: Whether time is up for trying to do with fewer of them.
         """
         if candidate.rescued or not candidate.recipe.steps:
             return None
         report = partial(self._progress, f"find what harms {candidate.result.name}")
-        found = rescue(Variants(self._cleaned, candidate.recipe, self._ctx, noise), acceptable, report)
+        found = rescue(Variants(self._cleaned, candidate.recipe, self._ctx, noise), acceptable, report, late)
         return None if found is None else self._variant(candidate, *found, rescued=True)
 
     def polish(self, candidate: Built, race: Race) -> Built | None:

@@ -6,6 +6,7 @@ loaded back from disk, judged and timed again beside the original: only what pas
 does, the original is.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ Progress = Callable[[str, float | None], None]  # stage, share done (None: unkno
 
 _VERIFY_RUNS = 3
 _NOISE_RUNS = 6
+_OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Work:
         goal: What is minimised.
         threads: Intra-op threads of the timed sessions.
         seed: For every random choice.
+        time_budget: Seconds after which no optional step is begun; the proof is never cut short.
     """
 
     task: Task
@@ -65,6 +68,7 @@ class Work:
     goal: Goal = "latency"
     threads: int = 1
     seed: int = 0
+    time_budget: float = 240.0
 
 
 def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Outcome:
@@ -107,7 +111,6 @@ class _Optimizer:
         self._race = Race(model, feed, threads=work.threads, seed=work.seed, progress=progress)
 
     def run(self) -> Outcome:
-        start = time.perf_counter()
         work = self._work
         self._progress("verify", None)
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
@@ -125,7 +128,7 @@ class _Optimizer:
         features = feature_outputs(self._model)
         judge = Judge(open_session(self._model, threads=0), work.task, work.budget, features=features)
         proof = self._prove(built, judge, builder)
-        return self._outcome(proof, built, judge, timing=timing, reports=reports, start=start)
+        return self._outcome(proof, built, judge, timing=timing, reports=reports)
 
     def _measure(self, built: list[Built]) -> Comparison:
         """Time candidates roughly; those that are not better for the goal are rejected."""
@@ -141,63 +144,93 @@ class _Optimizer:
 
     def _polish(self, built: list[Built], builder: Builder) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
-        if self._work.goal == "size" or not (left := [c for c in built if c.result.rejected is None]):
+        ranked = self._ranked(built)
+        if self._work.goal == "size" or not ranked:
             return None
-        best = choose.ranked([candidate.result for candidate in left], self._size, self._work.goal)[0]
-        polished = builder.polish(next(c for c in left if c.result is best), self._race)
+        polished = builder.polish(ranked[0], self._race)
         if polished is not None:
             self._measure([polished])
+            ranked[0].result.rejected = f"slower than {polished.result.name}"
         return polished
 
     def _prove(self, built: list[Built], judge: Judge, builder: Builder) -> _Proof | None:
-        """Judge candidates from the best down; the first that passes from disk wins."""
-        queue = list(built)
-        while left := [candidate for candidate in queue if candidate.result.rejected is None]:
-            best = choose.ranked([candidate.result for candidate in left], self._size, self._work.goal)[0]
-            candidate = next(candidate for candidate in left if candidate.result is best)
-            queue.remove(candidate)
-            proof = self._prove_one(candidate, judge)
-            if proof is not None:
-                return proof
+        """Judge candidates from the best down to the first that keeps the budget; rescue the better ones that did not.
+
+        The best of what then keeps the budget wins, if it passes from disk.
+        """
+        failed, kept = [], []
+        for candidate in self._ranked(built):
+            self._judge(candidate, judge)
+            if candidate.result.rejected is None:
+                kept.append(candidate)
+                break
+            failed.append(candidate)
+        # The least harmed first: it needs the fewest nodes in float
+        failed.sort(key=lambda c: c.result.quality.loss if c.result.quality else math.inf)
+        for candidate in failed:
             if (rescued := self._rescue(candidate, judge, builder)) is not None:
                 built.append(rescued)
-                queue.append(rescued)
+                kept.append(rescued)
+        rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
+        for candidate in self._ranked(kept) + rest:
+            if candidate.result.quality is None or candidate.rescued:
+                self._judge(candidate, judge)
+            if candidate.result.rejected is None and (proof := self._prove_one(candidate, judge)) is not None:
+                return proof
         return None
 
+    def _ranked(self, built: list[Built]) -> list[Built]:
+        """Order the candidates that nothing speaks against, best first."""
+        left = {candidate.result.name: candidate for candidate in built if candidate.result.rejected is None}
+        ranked = choose.ranked([candidate.result for candidate in left.values()], self._size, self._work.goal)
+        return [left[result.name] for result in ranked]
+
+    def _judge(self, candidate: Built, judge: Judge) -> None:
+        """Fill in a candidate's quality, and why it is rejected for that, if it is."""
+        result = candidate.result
+        self._progress(f"judge {result.name}", None)
+        try:
+            result.quality = judge.quality(open_session(candidate.model, threads=0))
+            result.rejected = judge.objection(result.quality)
+        except ModelError as err:
+            result.rejected = str(err)
+
     def _prove_one(self, candidate: Built, judge: Judge) -> _Proof | None:
-        """Save, load back, judge and time one candidate; its result says why it fails, if it does."""
+        """Save and load back a candidate, judge and time it; its result says why it fails, if it does."""
         result = candidate.result
         assert result.latency is not None
-        self._progress(f"judge {result.name}", None)
         with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
             path = Path(folder, "model.onnx")
             save(candidate.model, path)
-            try:
-                result.quality = judge.quality(Session(path, threads=0))
-            except ModelError as err:
-                result.rejected = str(err)
-                return None
-            result.rejected = judge.objection(result.quality)
+            loaded = load(path)
+            self._judge(Built(result, loaded), judge)
             if result.rejected:
                 return None
             session = Session(path, threads=self._work.threads)
             comparison = self._race.exact(result.name, session, result.latency.ratio)
             result.latency = comparison.ratios[result.name]
             result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
-            return None if result.rejected else _Proof(candidate, load(path), comparison)
+            return None if result.rejected else _Proof(candidate, loaded, comparison)
 
     def _rescue(self, candidate: Built, judge: Judge, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""
-        samples, quality = self._work.calibration, candidate.result.quality
-        if samples is None or quality is None or judge.objection(quality) is None:
+        samples = self._work.calibration
+        if samples is None or candidate.result.quality is None or self._late():
             return None
         noise = Verifier(self._model, samples.spread(_NOISE_RUNS))
         rescued = builder.rescue(
-            candidate, lambda model: judge.objection(judge.quality(open_session(model, threads=0))) is None, noise
+            candidate,
+            lambda model: judge.objection(judge.quality(open_session(model, threads=0))) is None,
+            noise,
+            self._late,
         )
         if rescued is not None:
             self._measure([rescued])
         return rescued
+
+    def _late(self) -> bool:
+        """Whether the time is used up that optional steps may take."""
+        return time.perf_counter() - self._start > _OPTIONAL_SHARE * self._work.time_budget
 
     def _outcome(
         self,
@@ -207,7 +240,6 @@ class _Optimizer:
         *,
         timing: Comparison,
         reports: list[PassReport],
-        start: float,
     ) -> Outcome:
         delivered = None if proof is None else proof.candidate.result
         if delivered is None:
@@ -225,7 +257,7 @@ class _Optimizer:
             seconds_per_run=seconds_of[delivered.name if delivered else "original"],
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - self._start,
             source=self._source,
         )
 

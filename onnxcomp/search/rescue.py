@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 __all__ = ["rescue"]
 
 _MOST_TRIALS = 48  # units are left out in groups of neighbours where there are more
+_GROWTH = 3
+_CLOSE = 0.25  # the number of float groups is found to this share
 
 
 def rescue(
-    variants: Variants, acceptable: Callable[["ir.Model"], bool], progress: Callable[[float | None], None]
+    variants: Variants,
+    acceptable: Callable[["ir.Model"], bool],
+    progress: Callable[[float | None], None],
+    late: Callable[[], bool],
 ) -> tuple[Variant, list[Switch]] | None:
-    """Return the variant with the fewest float groups that is acceptable, and those groups; None where none is.
+    """Return a variant with few float groups that is acceptable, and those groups; None where there is none.
 
     Args:
         variants: Of the candidate; their verifier's samples must not be the evaluation samples.
         acceptable: Whether a model keeps the budget; asked about the logarithm of the number of groups.
         progress: Told the share done.
+        late: Whether to be content with what is found.
     """
     order = _by_harm(variants, progress)
     low, high = 0, 1  # `low` groups are too few; grow until enough, then bisect
@@ -36,10 +42,10 @@ def rescue(
         high = min(high, len(order))
         found = _try(variants, order[:high], acceptable)
         if found is None:
-            if high == len(order):
+            if high == len(order) or late():
                 return None
-            low, high = high, high * 2
-    while found is not None and high - low > 1:
+            low, high = high, high * _GROWTH
+    while found is not None and high - low > max(1, low * _CLOSE) and not late():
         middle = (low + high) // 2
         better = _try(variants, order[:middle], acceptable)
         low, high, found = (low, middle, better) if better is not None else (middle, high, found)

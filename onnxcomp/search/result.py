@@ -29,6 +29,11 @@ class Quality:
     agreement: float
     sqnr: float
 
+    @property
+    def loss(self) -> float:
+        """How much was lost, to compare candidates by: the score where there is one, else disagreement."""
+        return 1 - self.agreement if self.score is None else -self.score
+
 
 @dataclass(slots=True)
 class CandidateResult:
