@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
-from onnxcomp.errors import GateFailed, ModelError
+from onnxcomp.errors import GateFailed, MetricError, ModelError
 from onnxcomp.model import feature_outputs, is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
@@ -161,7 +161,7 @@ class _Optimizer:
             save(candidate.model, path)
             try:
                 result.quality = judge.quality(Session(path, threads=0))
-            except ModelError as err:
+            except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
                 result.rejected = str(err)
                 return None
             result.rejected = judge.objection(result.quality)
