@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxcomp.model import materialized, size
+from onnxcomp.model import materialized, node_times, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import METADATA_KEY, Recipe
 from onnxcomp.search.candidates import Candidate
-from onnxcomp.search.rescue import Rescuer
+from onnxcomp.search.polish import polish
+from onnxcomp.search.race import Race
+from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
+from onnxcomp.search.variants import Switch, Variant, Variants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -86,13 +89,28 @@ class Builder:
         """
         if candidate.rescued or not candidate.recipe.steps:
             return None
-        stage = f"find what harms {candidate.result.name}"
-        rescuer = Rescuer(self._cleaned, candidate.recipe, self._ctx, noise, progress=partial(self._progress, stage))
-        found = rescuer.rescue(acceptable)
-        if found is None:
+        report = partial(self._progress, f"find what harms {candidate.result.name}")
+        found = rescue(Variants(self._cleaned, candidate.recipe, self._ctx, noise), acceptable, report)
+        return None if found is None else self._variant(candidate, *found, rescued=True)
+
+    def polish(self, candidate: Built, race: Race) -> Built | None:
+        """Return a variant of a candidate that is faster because nodes that gain nothing stay float, or None."""
+        if not candidate.recipe.steps:
             return None
-        name = f"{candidate.result.name}, {len(found.nodes)} float"
-        return Built(_described(name, found.model, found.passes), found.model, candidate.recipe, rescued=True)
+        self._progress(f"polish {candidate.result.name}", None)
+        found = polish(
+            Variants(self._cleaned, candidate.recipe, self._ctx, self._verifier),
+            float_times=node_times(self._cleaned, race.feed, threads=race.threads),
+            integer_times=node_times(candidate.model, race.feed, threads=race.threads),
+            size=size,
+            race=lambda models: race.among(models, f"polish {candidate.result.name}"),
+        )
+        return None if found is None else self._variant(candidate, *found, rescued=candidate.rescued)
+
+    def _variant(self, origin: Built, variant: Variant, switches: list[Switch], *, rescued: bool) -> Built:
+        count = sum(len(switch.nodes) for switch in switches)
+        name = f"{origin.result.name}, {count} float"
+        return Built(_described(name, variant.model, variant.passes), variant.model, variant.recipe, rescued)
 
     def _stage(self, candidate: str, name: str) -> None:
         self._progress(f"build {candidate}: {name}", None)

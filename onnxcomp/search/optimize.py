@@ -118,6 +118,8 @@ class _Optimizer:
         wanted = [Candidate("recipe", work.recipe)] if work.recipe else quantized(calibrated=ctx.ranges is not None)
         built = [builder.cleanup(), *builder.build(wanted)]
         timing = self._measure(built)
+        if (polished := self._polish(built, builder)) is not None:
+            built.append(polished)
         self._progress("judge the original", None)
         features = feature_outputs(self._model)
         judge = Judge(open_session(self._model, threads=0), work.task, work.budget, features=features)
@@ -135,6 +137,16 @@ class _Optimizer:
                 result, self._size, self._work.goal, self._work.budget, fallback=result.name == "cleanup"
             )
         return comparison
+
+    def _polish(self, built: list[Built], builder: Builder) -> Built | None:
+        """Return a faster variant of the best candidate, timed, or None."""
+        if self._work.goal == "size" or not (left := [c for c in built if c.result.rejected is None]):
+            return None
+        best = choose.ranked([candidate.result for candidate in left], self._size, self._work.goal)[0]
+        polished = builder.polish(next(c for c in left if c.result is best), self._race)
+        if polished is not None:
+            self._measure([polished])
+        return polished
 
     def _prove(self, built: list[Built], judge: Judge, builder: Builder) -> _Proof | None:
         """Judge candidates from the best down; the first that passes from disk wins."""

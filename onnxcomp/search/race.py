@@ -19,6 +19,7 @@ _WIDEST = 0.02  # half-width of an interval that proves something
 _CLEARLY_FASTER = 0.9  # a ratio whose whole interval is below this needs no narrower one
 
 _ROUGH = (0.05, 15.0)  # half-width and seconds of a first look
+_AMONG = (0.01, 15.0)
 _EXACT = (0.01, 20.0)  # 1.00 must be told from 1.02
 _ATTEMPTS = 3  # each with twice the time of the one before: other programs come and go
 
@@ -44,16 +45,31 @@ class Race:
         progress: Callable[[str, float | None], None],
     ) -> None:
         self._original = original
-        self._feed = feed
-        self._threads = threads
+        self.feed = feed
+        self.threads = threads
         self._seed = seed
         self._progress = progress
 
     def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
         """Time several models well enough to rank them."""
-        sessions = {name: open_session(model, threads=self._threads) for name, model in models.items()}
+        sessions = {name: open_session(model, threads=self.threads) for name, model in models.items()}
         half_width, seconds = _ROUGH
         return self._run(sessions, half_width, seconds, "measure", attempts=2)
+
+    def among(self, models: "Mapping[str, ir.Model]", stage: str) -> Comparison:
+        """Time models against the first of them."""
+        contenders = {
+            name: partial(open_session(model, threads=self.threads).run, self.feed) for name, model in models.items()
+        }
+        half_width, seconds = _AMONG
+        return interleave(
+            contenders,
+            baseline=next(iter(models)),
+            half_width=half_width,
+            max_seconds=seconds,
+            seed=self._seed,
+            progress=partial(self._progress, stage),
+        )
 
     def exact(self, name: str, session: Session, expected: float) -> Comparison:
         """Time one model well enough to promise its ratio.
@@ -70,8 +86,8 @@ class Race:
     def _run(
         self, sessions: Mapping[str, Session], half_width: float, seconds: float, stage: str, *, attempts: int
     ) -> Comparison:
-        contenders = {"original": partial(open_session(self._original, threads=self._threads).run, self._feed)}
-        contenders |= {name: partial(session.run, self._feed) for name, session in sessions.items()}
+        contenders = {"original": partial(open_session(self._original, threads=self.threads).run, self.feed)}
+        contenders |= {name: partial(session.run, self.feed) for name, session in sessions.items()}
         for attempt in range(attempts):
             comparison = interleave(
                 contenders,

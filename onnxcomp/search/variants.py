@@ -1,0 +1,84 @@
+"""Variants of one recipe: the same passes with some of their units left out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxcomp.passbase import PassContext
+from onnxcomp.pipeline import PassReport, Verifier, run_recipe
+from onnxcomp.recipe import Recipe, Step
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Switch", "Variant", "Variants"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Units of one step that are left out together.
+
+    Attributes:
+        step: Index of the step among those that have units.
+        nodes: Names of the nodes.
+    """
+
+    step: int
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A built variant, with the recipe that makes it from the same base."""
+
+    model: "ir.Model"
+    passes: tuple[PassReport, ...]
+    recipe: Recipe
+
+    @property
+    def modified(self) -> bool:
+        """Whether any pass did anything."""
+        return any(report.modified for report in self.passes)
+
+
+class Variants:
+    """Builds variants of a recipe.
+
+    Args:
+        base: The model that the recipe starts from.
+        recipe: Its steps; a pass with units has a setting ``exclude`` that takes their names.
+        ctx: Shared by the passes.
+        verifier: Compares outputs after every pass.
+    """
+
+    def __init__(self, base: "ir.Model", recipe: Recipe, ctx: PassContext, verifier: Verifier) -> None:
+        self._ctx = ctx
+        self._verifier = verifier
+        # Exact steps in front (opset upgrade) are the same for every variant
+        passes = [step.make() for step in recipe.steps]
+        exact = next((i for i, p in enumerate(passes) if not p.exact), len(passes))
+        self._front = recipe.steps[:exact]
+        self._steps = recipe.steps[exact:]
+        self._base, _ = run_recipe(base, Recipe(self._front), ctx, verifier)
+
+    def units(self) -> list[list[str]]:
+        """Return the names of the nodes that each step could leave out, by step."""
+        model, found = self._base, []
+        for step in self._steps:
+            found.append([unit.name for unit in step.make().units(model, self._ctx)])
+            model, _ = run_recipe(model, Recipe((step,)), self._ctx, self._verifier)
+        self._ctx.skipped.clear()
+        return found
+
+    def build(self, switches: Iterable[Switch]) -> Variant:
+        """Build the variant that leaves these units out."""
+        switches = list(switches)
+        steps = []
+        for index, step in enumerate(self._steps):
+            names = [name for switch in switches if switch.step == index for name in switch.nodes]
+            settings: dict[str, Any] = dict(step.settings)
+            if names:
+                settings["exclude"] = [*settings.get("exclude", ()), *names]
+            steps.append(Step(step.name, settings))
+        model, reports = run_recipe(self._base, Recipe(tuple(steps)), self._ctx, self._verifier)
+        return Variant(model, tuple(reports), Recipe((*self._front, *steps)))
