@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxcomp.data import Samples, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
+from onnxcomp.facts import input_bounds, input_specs, is_quantized
 from onnxcomp.metrics import Metric, load_metric
-from onnxcomp.model import input_bounds, input_specs, is_quantized, load
+from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, make_report
 from onnxcomp.search import Outcome, Progress, Task, Work

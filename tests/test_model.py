@@ -10,18 +10,14 @@ from onnx import helper, numpy_helper
 
 from onnxcomp import model as model_module
 from onnxcomp.errors import ModelError, OutputError
+from onnxcomp.facts import input_bounds, input_specs, is_quantized, opset, parameter_count
 from onnxcomp.model import (
     check_output,
     copy_file,
     infer_shapes,
-    input_bounds,
-    input_specs,
     is_one_file,
-    is_quantized,
     load,
     open_session,
-    opset,
-    parameter_count,
     save,
     serialized,
     size,

@@ -11,8 +11,9 @@ from zoo_tables import without_infinity
 from onnxcomp.bench import Ratio, interleave
 from onnxcomp.data import Feed, Samples, open_samples, synthetic
 from onnxcomp.errors import ModelError
+from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import load_metric
-from onnxcomp.model import input_bounds, input_specs, load
+from onnxcomp.model import load
 from onnxcomp.runtime import Session
 from onnxcomp.search import Quality, Task
 from onnxcomp.search.judge import Judge

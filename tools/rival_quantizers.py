@@ -13,7 +13,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onnxcomp.data import Feed, open_samples
 from onnxcomp.errors import UsageError
-from onnxcomp.model import input_specs, load
+from onnxcomp.facts import input_specs
+from onnxcomp.model import load
 
 __all__ = ["RIVALS"]
 

@@ -13,7 +13,8 @@ from onnxcomp import pipeline
 from onnxcomp.bench import peak_rss
 from onnxcomp.data import Feed, Samples, open_samples
 from onnxcomp.errors import EnvironmentUnavailable
-from onnxcomp.model import input_specs, load, open_session
+from onnxcomp.facts import input_specs
+from onnxcomp.model import load, open_session
 from onnxcomp.passbase import PassContext
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.candidates import cleanup

@@ -14,7 +14,8 @@ from zoo_folder import ZooModel
 
 from onnxcomp.bench import interleave
 from onnxcomp.data import Feed, open_samples, synthetic
-from onnxcomp.model import input_bounds, input_specs, load
+from onnxcomp.facts import input_bounds, input_specs
+from onnxcomp.model import load
 
 __all__ = ["CheckFailedError", "Recheck", "recheck"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from onnxcomp.model import opset, parameter_count
+from onnxcomp.facts import opset, parameter_count
 from onnxcomp.pipeline import recipe_of
 from onnxcomp.report.content import Content, Settings
 from onnxcomp.report.text import render_text

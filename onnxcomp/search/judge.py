@@ -36,7 +36,7 @@ class Judge:
         original: A session of the original model.
         task: Samples and metric.
         budget: The bounds.
-        features: Outputs that are vectors, not scores (``model.feature_outputs``).
+        features: Outputs that are vectors, not scores (``facts.feature_outputs``).
     """
 
     def __init__(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
 from onnxcomp.errors import GateFailed, MetricError, ModelError
-from onnxcomp.model import feature_outputs, is_one_file, load, open_session, save, size
+from onnxcomp.facts import feature_outputs
+from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe

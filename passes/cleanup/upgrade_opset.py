@@ -15,7 +15,8 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxcomp.errors import RecipeError
-from onnxcomp.model import opset, upgrade_opset
+from onnxcomp.facts import opset
+from onnxcomp.model import upgrade_opset
 from onnxcomp.passbase import Pass, PassContext, PassStats
 
 __all__ = ["UpgradeOpset", "UpgradeOpsetConfig"]

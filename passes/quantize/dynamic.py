@@ -19,7 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.errors import RecipeError
-from onnxcomp.model import infer_shapes, opset
+from onnxcomp.facts import opset
+from onnxcomp.model import infer_shapes
 from onnxcomp.passbase import Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import constant

@@ -19,7 +19,8 @@ import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import PassError, RecipeError
-from onnxcomp.model import infer_shapes, materialized, opset
+from onnxcomp.facts import opset
+from onnxcomp.model import infer_shapes, materialized
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import Placement, activations, plan

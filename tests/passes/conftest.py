@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from onnxcomp.model import all_nodes, load
+from onnxcomp.facts import all_nodes
+from onnxcomp.model import load
 from onnxcomp.passbase import Pass, PassContext, PassStats, Skip
 from onnxcomp.runtime import Session
 from onnxcomp.target import get_target

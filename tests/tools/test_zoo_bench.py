@@ -43,7 +43,7 @@ def test_benchmarks_a_zoo_and_goes_on_after_a_failure(zoo: Path, tmp_path: Path,
     assert [line.split()[0] for line in lines] == ["model", "broken", "resnet8", "geometric"]
     assert "FAILED: ModelError" in lines[1]
     assert len(shown.read_text(encoding="utf-8").splitlines()) == len(lines) + 1
-    assert "resnet8  measure the original" in done.stderr
+    assert "resnet8  judge the original" in done.stderr
 
 
 def test_bare_gives_no_data(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from onnxcomp.data import open_samples
-from onnxcomp.model import all_nodes, input_specs, load, open_session, size
+from onnxcomp.facts import all_nodes, input_specs
+from onnxcomp.model import load, open_session, size
 from onnxcomp.passbase import Pass, PassContext
 from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 from onnxcomp.passes.cleanup.bias import FoldBias

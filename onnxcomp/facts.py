@@ -1,0 +1,127 @@
+"""What a model is, read from its graph: inputs and their bounds, parameters, outputs, whether it is quantized."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxcomp.data import InputSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = [
+    "all_nodes",
+    "feature_outputs",
+    "initializers",
+    "input_bounds",
+    "input_specs",
+    "is_quantized",
+    "opset",
+    "parameter_count",
+]
+
+_QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
+                            "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
+_MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
+                    "Unsqueeze"})  # fmt: skip
+_FEATURE_OPS = frozenset({"Div", "DynamicQuantizeLSTM", "GRU", "LSTM", "LayerNormalization", "LpNormalization", "Mul",
+                          "RMSNormalization", "RNN", "ReduceMean", "SimplifiedLayerNormalization",
+                          "SkipLayerNormalization"})  # fmt: skip
+# Operators whose output holds the same integers as their first input
+_INDEX_PRESERVING = frozenset({"Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
+                               "Unsqueeze"})  # fmt: skip
+
+
+def all_nodes(model: "ir.Model") -> Iterator["ir.Node"]:
+    """Yield every node: of the graph, its subgraphs and the model's own functions."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def initializers(model: "ir.Model") -> Iterator["ir.Value"]:
+    """Yield the initializers of the graph and of every subgraph."""
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def opset(model: "ir.Model") -> int:
+    """Return the version of the default operator set (0 where the model imports none)."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
+def parameter_count(model: "ir.Model") -> int:
+    """Count the elements of all initializers and of Constant nodes that hold more than 64."""
+    sizes = [value.const_value.size for value in initializers(model) if value.const_value is not None]
+    for node in all_nodes(model):
+        if node.op_type == "Constant" and (value := node.attributes.get("value")) is not None:
+            elements = value.as_tensor().size
+            sizes.append(elements if elements > 64 else 0)
+    return sum(sizes)
+
+
+def is_quantized(model: "ir.Model") -> bool:
+    """Say whether the model holds quantized operators already."""
+    return any(node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in all_nodes(model))
+
+
+def input_specs(model: "ir.Model") -> tuple[InputSpec, ...]:
+    """Return name, dtype and shape of every input, in order; one with an initializer is optional."""
+    return tuple(
+        InputSpec(
+            name=str(value.name),
+            dtype=_numpy_dtype(value),
+            shape=None if value.shape is None else tuple(_dimension(d) for d in value.shape),
+            optional=value.name in model.graph.initializers,
+        )
+        for value in model.graph.inputs
+    )
+
+
+def input_bounds(model: "ir.Model") -> dict[str, int]:
+    """Return, for integer inputs that index constant tables, the size of the smallest table: values must be below."""
+    bounds: dict[str, int] = {}
+    for graph_input in model.graph.inputs:
+        reached, queue = {graph_input}, [graph_input]
+        while queue:
+            value = queue.pop()
+            for node, index in value.uses():
+                if node.op_type == "Gather" and index == 1 and (table := node.inputs[0]) is not None:
+                    if table.const_value is not None and len(table.const_value.shape) > 0:
+                        rows = int(table.const_value.shape.numpy()[node.attributes.get_int("axis", 0)])
+                        bounds[str(graph_input.name)] = min(rows, bounds.get(str(graph_input.name), rows))
+                elif node.op_type in _INDEX_PRESERVING and index == 0 and node.outputs[0] not in reached:
+                    reached.add(node.outputs[0])
+                    queue.append(node.outputs[0])
+    return bounds
+
+
+def feature_outputs(model: "ir.Model") -> frozenset[str]:
+    """Name the outputs that are vectors to compare, not scores to choose from: their operator normalizes or pools.
+
+    An embedding ends in a normalization or a mean, a recurrent state in its LSTM or GRU; scores end in a product, a sum
+    or a softmax.
+    """
+    found = set()
+    for output in model.graph.outputs:
+        value: ir.Value | None = output
+        while value is not None and (node := value.producer()) is not None and node.op_type in _MOVES:
+            value = node.inputs[0]
+        node = value.producer() if value is not None else None
+        if node is not None and node.op_type in _FEATURE_OPS:
+            found.add(str(output.name))
+    return frozenset(found)
+
+
+def _dimension(dimension: object) -> int | None:
+    # Exporters write 0 and -1 where they mean "any"
+    return dimension if isinstance(dimension, int) and dimension > 0 else None
+
+
+def _numpy_dtype(value: "ir.Value") -> "np.dtype[np.generic] | None":
+    import onnx_ir as ir
+
+    if not isinstance(value.type, ir.TensorType) or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return None
+    return np.dtype(value.dtype.numpy())
