@@ -229,10 +229,10 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "onnxcomp" in done.stdout
 
 
-def start(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", "from onnxcomp.cli import main; main()", *arguments]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT | environment, start_new_session=True, **pipes)
+    return subprocess.Popen(command, env=ENVIRONMENT | environment, start_new_session=True, **pipes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
@@ -249,9 +249,10 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path) -> None:
     temporary = folder / "temporary"
     temporary.mkdir()
     before = snapshot(folder)
-    arguments = ["optimize", "model.onnx", "--eval", "eval.npz", "--metric", "metric.py:score", "-o", "out/o.onnx"]
+    data, metric, output = folder / "eval.npz", f"{folder / 'metric.py'}:score", folder / "out" / "o.onnx"
+    arguments = ["optimize", str(folder / "model.onnx"), f"--eval={data}", f"--metric={metric}", f"--output={output}"]
 
-    program = start(*arguments, cwd=folder, TMPDIR=str(temporary))
+    program = start(*arguments, TMPDIR=str(temporary))
     deadline = time.monotonic() + 120
     while not (folder / "begun").exists():
         assert program.poll() is None, program.communicate()
@@ -268,9 +269,9 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_reader_that_leaves(folder: Path) -> None:
+def test_a_reader_that_leaves() -> None:
     """`onnxcomp passes | head -1` is no error."""
-    program = start("passes", cwd=folder)
+    program = start("passes")
     assert program.stdout is not None
     assert program.stderr is not None
     program.stdout.close()
