@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -91,6 +91,8 @@ def optimize(
         raise UsageError(f"time-budget must be positive, got {time_budget}")
     if threads < 0:
         raise UsageError(f"threads must not be negative, got {threads}")
+    if goal not in get_args(Goal):
+        raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
     chosen = get_target(target)
     if chosen.name != get_target("auto").name:
         raise UsageError(

@@ -1,6 +1,7 @@
 """Where the model will run (``Target``: tables of facts) and what it may cost (``Budget``)."""
 
 import enum
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ class Budget:
             raise UsageError(f"max-drop must be in [0, 1], got {self.max_drop}")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
             raise UsageError(f"min-agreement must be in [0, 1], got {self.min_agreement}")
+        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
+            raise UsageError(f"min-sqnr must be a finite number, got {self.min_sqnr}")
         if self.max_size is not None and self.max_size <= 0:
             raise UsageError(f"max-size must be positive, got {self.max_size}")
         if self.max_latency_ratio is not None and not self.max_latency_ratio > 0:

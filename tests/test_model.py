@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from onnxcomp import model as model_module
 from onnxcomp.errors import ModelError, OutputError
-from onnxcomp.facts import input_bounds, input_specs, is_quantized, opset, parameter_count
+from onnxcomp.facts import opset
 from onnxcomp.model import (
     check_output,
     copy_file,
@@ -421,69 +421,3 @@ class TestInferShapes:
         model = load(parse(text).SerializeToString())
         infer_shapes(model)
         assert load(serialized(model))
-
-
-class TestDescribe:
-    def test_inputs(self, parse: Parse) -> None:
-        text = """g (float[N, 3, 0] a, int64[2] b, bool c, string[2] d, float e, float[3] w) => (float[3] y)
-            { y = Neg(w) }"""
-        model = load(parse(text, {"w": np.ones(3)}).SerializeToString())
-        specs = {spec.name: spec for spec in input_specs(model)}
-        assert list(specs) == ["a", "b", "c", "d", "e", "w"]
-        assert (specs["a"].dtype, specs["a"].shape) == (np.float32, (None, 3, None))
-        assert (specs["b"].dtype, specs["b"].shape) == (np.int64, (2,))
-        assert (specs["c"].dtype, specs["c"].shape) == (np.bool_, ())
-        assert specs["d"].dtype is None
-        assert [name for name, spec in specs.items() if spec.optional] == ["w"]
-
-    @pytest.mark.parametrize(
-        ("nodes", "bound"),
-        [
-            ("y = Gather(t, i)", 5),
-            ("y = Gather <axis = 1> (t, i)", 7),
-            ("y = Gather <axis = -1> (t, i)", 7),
-            ("a = Cast <to = 6> (i) b = Unsqueeze(a, zero) y = Gather(t, b)", 5),
-            ("a = Gather(big, i) b = Gather(t, i) y = Concat <axis = 0> (a, b)", 5),
-            ("a = Identity(i) b = Gather(t, i) c = Gather(big, a) y = Concat <axis = 0> (b, c)", 5),
-            ("a = Add(i, zero) y = Gather(t, a)", None),  # not the same numbers any more
-            ("y = Gather(f, zero)", None),
-        ],
-    )
-    def test_input_bounds(self, parse: Parse, nodes: str, bound: int | None) -> None:
-        weights = {"t": np.zeros((5, 7)), "big": np.zeros((9, 7)), "zero": np.array([0])}
-        proto = parse(f"g (int64[1] i, float[4] f) => (float y) {{ {nodes} }}", weights)
-        del proto.graph.output[0].type.tensor_type.shape.dim[:]
-        proto.graph.output[0].type.tensor_type.ClearField("shape")
-        assert input_bounds(load(proto.SerializeToString())) == ({} if bound is None else {"i": bound})
-
-    def test_parameters(self, parse: Parse) -> None:
-        text = """g (bool c, float[3] x) => (float[3] y) {
-            k = Constant <value = float[65] {ONES}> ()
-            s = Constant <value = float[3] {1.0, 2.0, 3.0}> ()
-            n = ReduceSum <keepdims = 0> (k)
-            z = Mul(x, n)
-            y = If (c) <
-                then_branch = t () => (float[3] p) <float[3] v = {1.0, 2.0, 3.0}> { p = Add(z, v) },
-                else_branch = e () => (float[3] q) { q = Add(z, s) }
-            >
-        }""".replace("ONES", ", ".join(["1.0"] * 65))
-        model = load(parse(text, {"w": np.ones((4, 5)), "scalar": np.float32(1)}).SerializeToString())
-        # two initializers, one in a branch, and the Constant of more than 64 elements
-        assert parameter_count(model) == 20 + 1 + 3 + 65
-
-    def test_parameters_of_the_samples(self, sample_models: Path) -> None:
-        for path in sample_models.glob("*/model.onnx"):
-            weights = [numpy_helper.to_array(t).size for t in onnx.load(path).graph.initializer]
-            assert 0 <= parameter_count(load(path)) - sum(weights) < 64
-
-    @pytest.mark.parametrize(
-        ("nodes", "expected"),
-        [
-            ("y = Neg(x)", False),
-            ("q = QuantizeLinear(x, one) y = DequantizeLinear(q, one)", True),
-            ("q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z)", True),
-        ],
-    )
-    def test_is_quantized(self, parse: Parse, nodes: str, expected: bool) -> None:
-        model = load(parse(f"g (float[3] x) => (float[3] y) {{ {nodes} }}", {"one": np.float32(1)}).SerializeToString())
-        assert is_quantized(model) is expected

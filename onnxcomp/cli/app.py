@@ -43,20 +43,30 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     try:
         app(args=arguments, prog_name="onnxcomp", standalone_mode=True)
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # typer turns it into 1, which says that a gate failed
+            return _reader_left()
+        if stop.code == _INTERRUPTED:  # typer's, for Ctrl-C
+            _complain("interrupted; no file is half written", None)
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
     except OnnxCompError as err:
         _complain(str(err), err.hint)
         return err.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted; nothing was written", None)
+        _complain("interrupted; no file is half written", None)
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left, for example `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _reader_left()
     except Exception:
         traceback.print_exc()
         _complain("this is a bug of onnxcomp", "please report it with the lines above")
         return _BUG
+    return 0
+
+
+def _reader_left() -> int:
+    """End in peace where the reader of our output has left, for example `| head`."""
+    sys.stdout = sys.__stdout__  # typer wraps it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 

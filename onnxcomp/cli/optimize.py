@@ -98,8 +98,9 @@ def command(
         max_latency_ratio=max_latency_ratio,
     )
     target_path = output or model.with_name(f"{model.stem}.opt.onnx")
-    data = [Path(name) for name in (calibration, evaluation) if name]
-    check_outputs(target_path, report or [], inputs=(model, *data), overwrite=overwrite)
+    metric_file = metric.rpartition(":")[0] if metric else None
+    read = [Path(name) for name in (model, calibration, evaluation, recipe, metric_file) if name]
+    check_outputs(target_path, report or [], inputs=tuple(read), overwrite=overwrite)
 
     from onnxcomp.api import optimize
     from onnxcomp.recipe import Recipe

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
-from onnxcomp.errors import GateFailed, ModelError
+from onnxcomp.errors import GateFailed, MetricError, ModelError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
@@ -28,7 +28,7 @@ from onnxcomp.search.build import Builder, Built
 from onnxcomp.search.candidates import Candidate, cleanup, quantized
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.race import Race, slowness
-from onnxcomp.search.result import Outcome
+from onnxcomp.search.result import CandidateResult, Outcome
 from onnxcomp.statistics import RangeStore
 from onnxcomp.target import Budget, Goal, Target
 
@@ -104,6 +104,7 @@ class _Optimizer:
     def __init__(self, model: "ir.Model", work: Work, source: Path | None, progress: Progress) -> None:
         self._model = model
         self._work = work
+        self._start = time.perf_counter()
         self._source = source if is_one_file(model) else None
         self._progress = progress
         self._size = size(model) if self._source is None else self._source.stat().st_size
@@ -145,7 +146,7 @@ class _Optimizer:
     def _polish(self, built: list[Built], builder: Builder) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
         ranked = self._ranked(built)
-        if self._work.goal == "size" or not ranked:
+        if self._work.recipe is not None or self._work.goal == "size" or not ranked:
             return None
         polished = builder.polish(ranked[0], self._race)
         if polished is not None:
@@ -173,9 +174,7 @@ class _Optimizer:
                 kept.append(rescued)
         rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
         for candidate in self._ranked(kept) + rest:
-            if candidate.result.quality is None or candidate.rescued:
-                self._judge(candidate, judge)
-            if candidate.result.rejected is None and (proof := self._prove_one(candidate, judge)) is not None:
+            if (proof := self._prove_one(candidate, judge)) is not None:
                 return proof
         return None
 
@@ -192,7 +191,7 @@ class _Optimizer:
         try:
             result.quality = judge.quality(open_session(candidate.model, threads=0))
             result.rejected = judge.objection(result.quality)
-        except ModelError as err:
+        except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             result.rejected = str(err)
 
     def _prove_one(self, candidate: Built, judge: Judge) -> _Proof | None:
@@ -215,15 +214,17 @@ class _Optimizer:
     def _rescue(self, candidate: Built, judge: Judge, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""
         samples = self._work.calibration
-        if samples is None or candidate.result.quality is None or self._late():
+        exact = self._work.recipe is not None  # the user's own recipe is taken as it is
+        if exact or samples is None or candidate.result.quality is None or self._late():
             return None
         noise = Verifier(self._model, samples.spread(_NOISE_RUNS))
-        rescued = builder.rescue(
-            candidate,
-            lambda model: judge.objection(judge.quality(open_session(model, threads=0))) is None,
-            noise,
-            self._late,
-        )
+
+        def acceptable(model: "ir.Model") -> bool:
+            trial = Built(CandidateResult("trial", Recipe(), (), 0), model)
+            self._judge(trial, judge)
+            return trial.result.rejected is None
+
+        rescued = builder.rescue(candidate, acceptable, noise, self._late)
         if rescued is not None:
             self._measure([rescued])
         return rescued

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DataError, ModelError
 from onnxcomp.model import open_session
 from onnxcomp.statistics.histograms import Histogram, Range, collect_histograms
 from onnxcomp.statistics.tap import inner_values
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["RangeStore"]
 
 _REDUCTIONS = {"min": "ReduceMin", "max": "ReduceMax", "l1": "ReduceL1"}
+_EMPTY = Range(math.inf, -math.inf)  # minimum and maximum of no values
 
 
 class RangeStore:
@@ -53,6 +54,7 @@ class RangeStore:
 
         Raises:
             ModelError: A tensor takes a value that is not finite, or the model does not run.
+            DataError: There are no samples, or they do not fit.
             KeyError: The model has no such tensor.
         """
         wanted = tuple(dict.fromkeys(names))
@@ -83,17 +85,22 @@ class RangeStore:
         session = open_session(_with_reductions(self._model, names), threads=self._threads)
         taps = [_tap(name, kind) for name in names for kind in _REDUCTIONS]
         found: dict[str, Range] = {}
+        index = -1
         for index, feed in enumerate(self._samples):
             values = session.run(feed, taps)
             for name in names:
                 new = Range(float(values[_tap(name, "min")]), float(values[_tap(name, "max")]))
+                if new == _EMPTY:
+                    continue
                 broken = math.isnan(float(values[_tap(name, "l1")]))  # infinite is fine: large values add up
                 if broken or not (math.isfinite(new.low) and math.isfinite(new.high)):
                     raise ModelError(f"tensor {name} takes a value that is not finite on calibration sample {index}")
                 found[name] = new | found[name] if name in found else new
             if self._progress:
                 self._progress(index + 1, self._samples.length)
-        return found
+        if index < 0:
+            raise DataError(f"{self._samples.description}: no samples to calibrate on")
+        return {name: found.get(name, Range(0.0, 0.0)) for name in names}  # a tensor that was always empty gets none
 
 
 def _with_reductions(model: "ir.Model", names: list[str]) -> "ir.Model":

@@ -8,6 +8,7 @@ import numpy.typing as npt
 __all__ = ["Affine", "affine", "quantize_weights"]
 
 _SMALLEST_SCALE = 1e-30  # float32: keeps products of two scales away from denormals
+_SMALLEST_PRODUCT = 1e-37  # of an input's and a weight's scale: float32 must hold it too
 _BIAS_LIMIT = 2.0**31 * 0.99
 
 
@@ -84,7 +85,8 @@ def quantize_weights(
         if axis is None:
             largest_bias = largest_bias.max(initial=0.0)
         scale = np.maximum(scale, largest_bias / (input_scale * _BIAS_LIMIT))
-    scale = np.where(scale == 0, 1.0, np.maximum(scale, _SMALLEST_SCALE)).astype(np.float32)
+    smallest = max(_SMALLEST_SCALE, _SMALLEST_PRODUCT / input_scale)
+    scale = np.where(scale == 0, 1.0, np.maximum(scale, smallest)).astype(np.float32)
     divisor = scale if others is None else np.expand_dims(scale, others)
     quantized = np.clip(np.rint(weights / divisor), -levels, levels).astype(np.int8)
     return quantized, scale

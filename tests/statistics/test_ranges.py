@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxcomp.data import Feed
-from onnxcomp.errors import ModelError
+from onnxcomp.errors import DataError, ModelError
 from onnxcomp.model import load, serialized
 from onnxcomp.runtime import Session
 from onnxcomp.statistics import Range, RangeStore
@@ -121,6 +121,22 @@ def test_large_values_are_finite(parse: Parse, samples: Any) -> None:
     found = RangeStore(model, samples([floats(3e38, 3e38, -3e38, -3e38)])).get(["x", "y"])
     assert found["y"].low == pytest.approx(-3e38)
     assert found["y"].high == pytest.approx(3e38)
+
+
+def test_empty_tensors_have_no_say(parse: Parse, samples: Any) -> None:
+    """A detector that finds nothing in an image gives tensors of no rows."""
+    model, names = chain(parse, ["Relu", "Neg"])
+    empty = {"x": np.zeros((0, 3), np.float32)}
+    full = {"x": np.array([[-1, 5]], np.float32)}
+    found = RangeStore(model, samples([empty, full, empty])).get(names)
+    assert found["t0"] == Range(0, 5)
+    assert RangeStore(model, samples([empty])).get(["t0"]) == {"t0": Range(0, 0)}
+
+
+def test_no_samples(parse: Parse, samples: Any) -> None:
+    model, _ = chain(parse, ["Relu"])
+    with pytest.raises(DataError, match="no samples"):
+        RangeStore(model, samples([])).get(["t0"])
 
 
 def test_a_tensor_that_does_not_exist(parse: Parse, samples: Any) -> None:

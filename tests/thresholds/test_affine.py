@@ -149,6 +149,12 @@ def test_a_channel_of_zeros_can_express_its_bias() -> None:
     assert round(0.5 / step) * step == pytest.approx(0.5, rel=1e-6)
 
 
+def test_the_scale_of_the_bias_is_no_denormal() -> None:
+    _, scale = quantize_weights(np.full((2, 3), 1e-35, np.float32), axis=0, input_scale=1e-30, bias=np.zeros(2))
+    product = np.float32(1e-30) * scale
+    assert (product >= np.finfo(np.float32).tiny).all()
+
+
 def test_no_weights_at_all() -> None:
     levels, scale = quantize_weights(np.zeros((3, 0), np.float32), axis=0)
     assert levels.shape == (3, 0)

@@ -1,0 +1,279 @@
+"""The command line as users meet it. Errors are checked in this process, whatever needs a process of its own in one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxcomp.bench import Comparison, Ratio, Timing
+from onnxcomp.cli.app import build_app, run
+from onnxcomp.search import race
+
+ENVIRONMENT = {**os.environ, "CI": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def folder(sample_models: Path, tmp_path: Path) -> Path:
+    """A folder with a model, samples of it, and files that are no good."""
+    shutil.copyfile(sample_models / "lenet_300_100" / "model.onnx", tmp_path / "model.onnx")
+    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
+        np.savez(tmp_path / "eval.npz", image=rows["image"][:40], labels=rows["labels"][:40])
+        np.savez(tmp_path / "other.npz", picture=rows["image"][:4])
+        np.savez(tmp_path / "unlabelled.npz", image=rows["image"][:4])
+    (tmp_path / "old.onnx").write_bytes(b"precious")
+    (tmp_path / "bad.toml").write_text("schema_version = 9", encoding="utf-8")
+    (tmp_path / "bad.npz").write_bytes(b"PK no archive")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "model.onnx").read_bytes()[:5000])
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "model.onnx")
+    (tmp_path / "hard.onnx").hardlink_to(tmp_path / "model.onnx")
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make up times: half of the original's for all candidates."""
+
+    def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
+        timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10) for name in contenders)
+        ratios = {name: Ratio(0.5, 0.499, 0.501) for name in contenders if name != baseline}
+        return Comparison(timings, ratios, rounds=10, seconds=0.1, settled=True)
+
+    monkeypatch.setattr(race, "interleave", interleave)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def call(*arguments: str) -> int:
+    return run(build_app(), list(arguments))
+
+
+ERRORS: dict[str, tuple[str, int, str]] = {
+    # name: (arguments after `optimize`, exit code, what stderr must say)
+    "model missing": ("missing.onnx", 3, "missing.onnx"),
+    "model is a folder": ("out", 3, "directory"),
+    "model empty": ("empty.onnx", 3, "is empty"),
+    "model cut short": ("cut.onnx", 3, "cut.onnx"),
+    "model is text": ("bad.toml", 3, "not an ONNX model"),
+    "no model": ("", 2, "Missing argument"),
+    "unknown option": ("model.onnx --turbo", 2, "--turbo"),
+    "unknown goal": ("model.onnx --goal beauty", 2, "beauty"),
+    "unknown format": ("model.onnx --format xml", 2, "xml"),
+    "unknown target": ("model.onnx --target abacus", 2, "abacus"),
+    "drop is text": ("model.onnx --max-drop little", 2, "max-drop"),
+    "drop too large": ("model.onnx --max-drop 7", 2, "max-drop"),
+    "drop negative": ("model.onnx --max-drop -0.1", 2, "max-drop"),
+    "drop is NaN": ("model.onnx --max-drop nan", 2, "max-drop"),
+    "agreement too large": ("model.onnx --min-agreement 1.5", 2, "min-agreement"),
+    "SQNR is NaN": ("model.onnx --min-sqnr nan", 2, "min-sqnr"),
+    "latency ratio": ("model.onnx --max-latency-ratio 0", 2, "max-latency-ratio"),
+    "latency ratio is NaN": ("model.onnx --max-latency-ratio nan", 2, "max-latency-ratio"),
+    "size is text": ("model.onnx --max-size small", 2, "small"),
+    "size without unit": ("model.onnx --max-size 5XB", 2, "5XB"),
+    "size of nothing": ("model.onnx --max-size 0", 2, "max-size"),
+    "threads": ("model.onnx --threads -1", 2, "threads"),
+    "batch": ("model.onnx --batch 0", 2, "batch"),
+    "seed": ("model.onnx --seed -1", 2, "seed"),
+    "output exists": ("model.onnx -o old.onnx", 2, "--overwrite"),
+    "output is the input": ("model.onnx -o model.onnx --overwrite", 2, "input itself"),
+    "output is a link to the input": ("model.onnx -o link.onnx --overwrite", 2, "input itself"),
+    "output is a hard link to the input": ("model.onnx -o hard.onnx --overwrite", 2, "input itself"),
+    "input is a link to the output": ("link.onnx -o model.onnx --overwrite", 2, "input itself"),
+    "output is the data": ("model.onnx --eval eval.npz -o eval.npz --overwrite", 2, "input itself"),
+    "output folder missing": ("model.onnx -o nowhere/o.onnx", 2, "mkdir"),
+    "output is a folder": ("model.onnx -o out", 2, "is a folder"),
+    "report suffix": ("model.onnx --report out/r.pdf", 2, "r.pdf"),
+    "report folder missing": ("model.onnx --report nowhere/r.json", 2, "mkdir"),
+    "report is the output": ("model.onnx -o out/r.json --report out/r.json", 2, "same path"),
+    "report exists": ("model.onnx --report old.json", 2, "--overwrite"),
+    "recipe missing": ("model.onnx --recipe missing.toml", 2, "missing.toml"),
+    "recipe bad": ("model.onnx --recipe bad.toml", 2, "schema_version"),
+    "report is the recipe": ("model.onnx --recipe recipe.txt --report recipe.txt --overwrite", 2, "input itself"),
+    "output is the metric": ("model.onnx --metric metric.py:score -o metric.py --overwrite", 2, "input itself"),
+    "data missing": ("model.onnx --eval missing.npz", 2, "missing.npz"),
+    "data bad": ("model.onnx --calibration bad.npz", 2, "bad.npz"),
+    "data of another model": ("model.onnx --calibration other.npz", 2, "image"),
+    "metric unknown": ("model.onnx --eval eval.npz --metric best", 2, "best"),
+    "metric missing": ("model.onnx --eval eval.npz --metric nowhere.py:f", 2, "nowhere.py"),
+    "metric without labels": ("model.onnx --eval unlabelled.npz --metric top1", 2, "labels"),
+    "metric without data": ("model.onnx --metric top1", 2, "--eval"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments, code, says = ERRORS[name]
+    (folder / "old.json").write_text("{}", encoding="utf-8")
+    (folder / "recipe.txt").write_text("schema_version = 1\n", encoding="utf-8")
+    (folder / "metric.py").write_text("def score(outputs, labels): return 1.0", encoding="utf-8")
+    monkeypatch.chdir(folder)
+    before = snapshot(folder)
+    assert call("optimize", *arguments.split()) == code
+    out, err = capfd.readouterr()
+    assert says in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert snapshot(folder) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gate_that_fails(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(folder)
+    assert call("optimize", str(folder / "model.onnx"), "--max-size", "1kB") == 1
+    out, err = capfd.readouterr()
+    assert err.startswith("error: ")
+    assert out == ""
+    assert snapshot(folder) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_writes_the_model_and_says_so(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(folder)
+    assert call("optimize", str(folder / "model.onnx")) == 0
+    out, err = capfd.readouterr()
+    assert "model.opt.onnx" in out.splitlines()[-1]
+    assert "before" in out
+    assert err == ""
+    after = snapshot(folder)
+    assert after.keys() - before.keys() == {"model.opt.onnx"}
+    assert {name: after[name] for name in before} == before
+    assert call("optimize", str(folder / "model.onnx")) == 2  # it is there now
+    assert call("optimize", str(folder / "model.onnx"), "--overwrite", "-q") == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_reports(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = [folder / "out" / "r.json", folder / "out" / "r.txt"]
+    arguments = [option for file in files for option in ("--report", str(file))]
+    assert call("optimize", str(folder / "model.onnx"), "--eval", str(folder / "eval.npz"), *arguments, "-v") == 0
+    written = json.loads(files[0].read_text(encoding="utf-8"))
+    assert written["schema_version"] == 1
+    assert written["settings"]["metric"] == "top1"
+    assert "top1" in files[1].read_text(encoding="utf-8")
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["r.json", "r.txt"]
+    assert "top1" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+def test_json_is_all_there_is_on_stdout(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("optimize", str(folder / "model.onnx"), "--format", "json", "-v") == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["schema_version"] == 1
+    assert err == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_quiet_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("optimize", str(folder / "model.onnx"), "-q") == 0
+    assert capfd.readouterr() == ("", "")
+    assert (folder / "model.opt.onnx").stat().st_size > 0
+
+
+def test_passes(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("passes") == 0
+    listed = capfd.readouterr().out
+    assert call("passes", "quantize-static") == 0
+    shown = capfd.readouterr().out
+    assert "quantize-static" in listed
+    assert "lossy" in shown
+    assert "per_channel = True" in shown
+    assert call("passes", "nothing") == 2
+    assert "no pass 'nothing'" in capfd.readouterr().err
+
+
+def test_version_and_no_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capfd.readouterr().out.startswith("onnxcomp ")
+    assert call("nothing") == 2
+    assert "Traceback" not in capfd.readouterr().err
+    assert call() in (0, 2)
+    out, err = capfd.readouterr()
+    assert "optimize" in out + err
+
+
+def test_a_bug_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("onnxcomp.api.optimize", broken)
+    assert call("optimize", str(folder / "model.onnx")) == 70
+    err = capfd.readouterr().err
+    assert "oops" in err
+    assert "report it" in err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimize", "--help"], ["optimize", "-h"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from onnxcomp.cli.app import build_app, run\n"
+        f"code = run(build_app(), {arguments!r})\n"
+        "heavy = {'onnxruntime', 'onnx', 'onnx_ir', 'onnxscript', 'scipy', 'sklearn', 'numba'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "onnxcomp" in done.stdout
+
+
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", "from onnxcomp.cli import main; main()", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=ENVIRONMENT | environment, start_new_session=True, **pipes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_leaves_nothing_behind(folder: Path) -> None:
+    """A metric that marks its first call and then takes its time tells when the work is going on."""
+    (folder / "metric.py").write_text(
+        "import pathlib, time\n"
+        "def score(outputs, labels):\n"
+        "    pathlib.Path(__file__).with_name('begun').touch()\n"
+        "    time.sleep(60)\n"
+        "    return 1.0\n",
+        encoding="utf-8",
+    )
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    before = snapshot(folder)
+    data, metric, output = folder / "eval.npz", f"{folder / 'metric.py'}:score", folder / "out" / "o.onnx"
+    arguments = ["optimize", str(folder / "model.onnx"), f"--eval={data}", f"--metric={metric}", f"--output={output}"]
+
+    program = start(*arguments, TMPDIR=str(temporary))
+    deadline = time.monotonic() + 120
+    while not (folder / "begun").exists():
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert out == ""
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    after = {name: content for name, content in snapshot(folder).items() if "__pycache__" not in name}
+    assert after.keys() - before.keys() == {"begun"}
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_reader_that_leaves() -> None:
+    """`onnxcomp passes | head -1` is no error."""
+    program = start("passes")
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    assert program.wait(timeout=60) == 0
+    assert "Traceback" not in program.stderr.read()

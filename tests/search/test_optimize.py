@@ -1,0 +1,261 @@
+"""The main job end to end, on a sample model and 100 images; times are made up, so that every machine decides alike."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxcomp
+from onnxcomp import Budget, GateFailed, MetricError, OutputError, Recipe, Result, UsageError
+from onnxcomp.bench import Comparison, Ratio, Timing
+from onnxcomp.model import load
+from onnxcomp.pipeline import recipe_of
+from onnxcomp.recipe import Step
+from onnxcomp.runtime import Session
+from onnxcomp.search import race
+
+STATIC = Recipe((Step("quantize-static"),))
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make up the time of every candidate, as a share of the original's; `other` for those not named."""
+
+    def pretend(*, other: float = 0.5, **ratios: float) -> None:
+        def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
+            for run in contenders.values():
+                run()  # everything that is timed must run
+            # variants of one candidate, raced among themselves, are all alike
+            found = {
+                name: ratios.get(name, other) if baseline == "original" else 1.0
+                for name in contenders
+                if name != baseline
+            }
+            timings = [
+                Timing(name, 0.001 * ratio, 0.002, 0.003, 10) for name, ratio in ({baseline: 1.0} | found).items()
+            ]
+            bounds = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name, ratio in found.items()}
+            return Comparison(tuple(timings), bounds, rounds=10, seconds=0.1, settled=True)
+
+        monkeypatch.setattr(race, "interleave", interleave)
+
+    pretend()
+    return pretend
+
+
+@pytest.fixture(scope="module")
+def data(sample_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
+        np.savez(folder / "eval.npz", image=rows["image"][:100], labels=rows["labels"][:100])
+    with np.load(sample_models / "fashion_mnist" / "calibration.npz") as rows:
+        np.savez(folder / "calibration.npz", image=rows["image"][:20])
+    return {"calibration": folder / "calibration.npz", "eval": folder / "eval.npz"}
+
+
+@pytest.fixture
+def resnet(sample_models: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "model.onnx"
+    path.parent.mkdir()
+    shutil.copyfile(sample_models / "resnet8" / "model.onnx", path)
+    return path
+
+
+def finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def check(result: Result, source: Path, folder: Path) -> dict[str, Any]:
+    """Hold a result to what every result must be; return its report."""
+    path = folder / "out.onnx"
+    result.save(path)
+    outcome = result.report.outcome
+    assert path.stat().st_size == outcome.size
+    assert outcome.original_size == source.stat().st_size
+    again = load(path)
+    if outcome.winner is None:
+        assert path.read_bytes() == source.read_bytes()
+        assert result.report.recipe == ""
+    else:
+        assert recipe_of(again).to_toml() == result.report.recipe
+        assert recipe_of(again).steps
+    document = json.loads(result.report.to_json())
+    assert document["schema_version"] == 1
+    assert finite(document)
+    assert document["winner"] == outcome.winner
+    assert str(result.report)
+    return document
+
+
+def test_delivers_the_best_inside_the_budget(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    before = resnet.read_bytes()
+    times(other=0.5, static=0.4, cleanup=1.0)
+    result = onnxcomp.optimize(resnet, **data)
+    document = check(result, resnet, tmp_path)
+    assert resnet.read_bytes() == before
+    assert [p.name for p in resnet.parent.iterdir()] == ["model.onnx"]
+    outcome = result.report.outcome
+    assert outcome.winner == "static"
+    assert outcome.size < 0.4 * outcome.original_size
+    assert outcome.latency.ratio == 0.4
+    assert outcome.original_quality.score - outcome.quality.score <= 0.01 + 1e-9
+    assert outcome.quality.agreement >= 0.97
+    names = [step.name for step in recipe_of(result.model).steps]
+    assert "fold-batch-norm" in names
+    assert names[-1] == "quantize-static"
+    assert document["settings"]["metric"] == "top1"
+    assert {c["name"] for c in document["candidates"]} >= {"cleanup", "static"}
+
+    with np.load(data["eval"]) as rows:
+        logits = [Session(tmp_path / "out.onnx").run({"image": rows["image"]})["logits"]]
+        assert (np.concatenate(logits).argmax(1) == rows["labels"]).mean() == pytest.approx(
+            outcome.quality.score, abs=0.02
+        )
+
+
+def test_the_recipe_reproduces_the_model(times: Any, data: Any, resnet: Path) -> None:
+    first = onnxcomp.optimize(resnet, **data)
+    second = onnxcomp.optimize(resnet, **data, recipe=Recipe.from_toml(first.report.recipe))
+    assert second.report.outcome.winner == "recipe"
+    assert second.report.outcome.size == pytest.approx(first.report.outcome.size, rel=0.02)
+
+
+def test_what_is_not_faster_is_not_delivered(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    times(other=1.3, cleanup=1.0)
+    result = onnxcomp.optimize(resnet, **data)
+    check(result, resnet, tmp_path)
+    assert result.report.outcome.winner == "cleanup"
+    times(other=1.3)
+    result = onnxcomp.optimize(resnet, **data)
+    document = check(result, resnet, tmp_path)
+    assert result.report.outcome.winner is None
+    assert result.report.outcome.latency is None
+    assert all("slower" in c["rejected"] for c in document["candidates"])
+
+
+def test_goals(times: Any, data: Any, resnet: Path) -> None:
+    times(other=0.99, static=0.9)
+    small = onnxcomp.optimize(resnet, **data, goal="size").report.outcome
+    assert small.size == min(c.size for c in small.candidates)
+    times(other=0.2, static=1.5)
+    fast = onnxcomp.optimize(resnet, **data, goal="latency").report.outcome
+    assert fast.winner not in (None, "static")
+
+
+def test_a_budget_that_no_quantized_model_keeps(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    """Fidelity in dB that integers can't reach: the cleaned-up model is delivered."""
+    result = onnxcomp.optimize(resnet, **data, budget=Budget(min_sqnr=90), recipe=STATIC)
+    check(result, resnet, tmp_path)
+    outcome = result.report.outcome
+    assert outcome.quality.sqnr >= 90
+    static = next(c for c in outcome.candidates if c.name == "recipe")
+    assert "SQNR" in str(static.rejected)
+
+
+def test_bounds_that_nothing_meets(times: Any, data: Any, resnet: Path) -> None:
+    for budget in (Budget(max_size=1000), Budget(max_latency_ratio=0.1)):
+        with pytest.raises(GateFailed, match="static") as caught:
+            onnxcomp.optimize(resnet, **data, budget=budget)
+        assert caught.value.exit_code == 1
+    times(other=1.3)  # nothing is better, but the original is small enough as it is
+    result = onnxcomp.optimize(resnet, **data, budget=Budget(max_size=10_000_000, max_latency_ratio=1.0))
+    assert result.report.outcome.winner is None
+
+
+def test_without_any_data(times: Any, resnet: Path, tmp_path: Path) -> None:
+    result = onnxcomp.optimize(resnet)
+    check(result, resnet, tmp_path)
+    assert not any("static" in c.name for c in result.report.outcome.candidates)
+    notes = " ".join(result.report.notes)
+    assert "made-up" in notes
+    assert "--calibration" in notes
+    assert result.report.settings.metric is None
+
+
+def test_synthetic_calibration(times: Any, resnet: Path) -> None:
+    result = onnxcomp.optimize(resnet, synthetic_calibration=True, budget=Budget(min_sqnr=10, min_agreement=0.5))
+    assert any(c.name == "static" for c in result.report.outcome.candidates)
+    assert any("made-up" in note for note in result.report.notes)
+
+
+def test_every_kind_of_source(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    """A model in memory has no file to copy: it is written anew."""
+    times(other=1.3)
+    for index, source in enumerate((str(resnet), resnet.read_bytes(), load(resnet))):
+        result = onnxcomp.optimize(source, **data)
+        assert result.report.outcome.winner is None
+        path = tmp_path / f"{index}.onnx"
+        result.save(path)
+        np.testing.assert_array_equal(
+            Session(path).run({"image": np.zeros((1, 1, 28, 28), np.uint8)})["logits"],
+            Session(resnet).run({"image": np.zeros((1, 1, 28, 28), np.uint8)})["logits"],
+        )
+
+
+def test_external_data_counts_and_comes_along(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    source = tmp_path / "external" / "m.onnx"
+    source.parent.mkdir()
+    weights = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save_model(onnx.load(resnet), source, **weights)
+    result = onnxcomp.optimize(source, **data)
+    outcome = result.report.outcome
+    assert outcome.original_size == pytest.approx(resnet.stat().st_size, rel=0.02)
+    assert outcome.winner is not None
+    times(other=1.3)
+    unimproved = onnxcomp.optimize(source, **data)
+    assert unimproved.report.outcome.winner is None
+    unimproved.save(tmp_path / "alone.onnx")
+    Session(tmp_path / "alone.onnx")
+
+
+def test_a_candidate_on_which_the_metric_fails_is_out(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text(
+        "calls = []\n"
+        "def score(outputs, labels):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) > 1:\n"
+        "        raise ValueError('these answers make no sense')\n"
+        "    return 1.0\n",
+        encoding="utf-8",
+    )
+    result = onnxcomp.optimize(resnet, **data, metric=f"{metric}:score")
+    assert result.report.outcome.winner is None
+    assert "make no sense" in str(result.report.outcome.candidates[-1].rejected)
+
+
+def test_arguments_that_make_no_sense(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="threads"):
+        onnxcomp.optimize(resnet, threads=-1)
+    with pytest.raises(UsageError, match="unknown target"):
+        onnxcomp.optimize(resnet, target="abacus")
+    foreign = "cpu-arm" if onnxcomp.optimize(resnet).report.settings.target != "cpu-arm" else "cpu-x86-vnni"
+    with pytest.raises(UsageError, match="can't be measured"):
+        onnxcomp.optimize(resnet, target=foreign)
+    with pytest.raises(MetricError, match="labelled"):
+        onnxcomp.optimize(resnet, metric="top1")
+    with pytest.raises(MetricError, match="labels"):
+        onnxcomp.optimize(resnet, eval=data["calibration"], metric="top1")
+    with pytest.raises(UsageError):
+        onnxcomp.optimize(resnet, goal="beauty")  # type: ignore[arg-type]
+    with pytest.raises(OutputError):
+        onnxcomp.optimize(resnet).save(tmp_path / "missing" / "m.onnx")
+
+
+def test_progress(times: Any, data: Any, resnet: Path) -> None:
+    seen: list[tuple[str, float | None]] = []
+    onnxcomp.optimize(resnet, **data, progress=lambda stage, share: seen.append((stage, share)))
+    stages = [stage for stage, _ in seen]
+    assert "verify" in stages[0]
+    assert any("calibrate" in stage for stage in stages)
+    assert all(share is None or 0 <= share <= 1 for _, share in seen)
