@@ -3,6 +3,7 @@
 Memory is one run's activations and the bins, however many samples there are. Every value counts; nothing is sampled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,16 @@ class Range:
 
     low: float
     high: float
+
+    @property
+    def width(self) -> float:
+        """How far the bounds lie apart."""
+        return self.high - self.low
+
+    @property
+    def finite(self) -> bool:
+        """Whether both bounds are finite."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     def __or__(self, other: "Range") -> "Range":
         return Range(min(self.low, other.low), max(self.high, other.high))

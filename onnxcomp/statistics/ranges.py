@@ -52,8 +52,10 @@ class RangeStore:
     def get(self, names: Iterable[str]) -> dict[str, Range]:
         """Return the range of every named float tensor; those not measured yet cost one run over the samples.
 
+        A bound may be infinite: attention masks are.
+
         Raises:
-            ModelError: A tensor takes a value that is not finite, or the model does not run.
+            ModelError: A tensor takes a NaN, or the model does not run.
             DataError: There are no samples, or they do not fit.
             KeyError: The model has no such tensor.
         """
@@ -71,10 +73,13 @@ class RangeStore:
         Raises:
             ModelError: As ``get``.
             KeyError: There is no such tensor or method.
+            ValueError: A tensor takes infinite values.
         """
         extremes = self.get(names)
         if method == "minmax":
             return extremes
+        if infinite := [name for name, found in extremes.items() if not found.finite]:
+            raise ValueError(f"tensor {infinite[0]} takes infinite values")
         missing = {name: found for name, found in extremes.items() if name not in self._histograms}
         if missing:
             self._histograms |= collect_histograms(self._model, self._samples, missing, threads=self._threads)
@@ -92,9 +97,8 @@ class RangeStore:
                 new = Range(float(values[_tap(name, "min")]), float(values[_tap(name, "max")]))
                 if new == _EMPTY:
                     continue
-                broken = math.isnan(float(values[_tap(name, "l1")]))  # infinite is fine: large values add up
-                if broken or not (math.isfinite(new.low) and math.isfinite(new.high)):
-                    raise ModelError(f"tensor {name} takes a value that is not finite on calibration sample {index}")
+                if math.isnan(float(values[_tap(name, "l1")])):  # infinite is fine: large values add up
+                    raise ModelError(f"tensor {name} is not a number (NaN) on calibration sample {index}")
                 found[name] = new | found[name] if name in found else new
             if self._progress:
                 self._progress(index + 1, self._samples.length)

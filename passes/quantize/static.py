@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -23,7 +24,7 @@ from onnxcomp.facts import opset
 from onnxcomp.model import infer_shapes, materialized
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
-from onnxcomp.passes.quantize.placement import Placement, activations, plan
+from onnxcomp.passes.quantize.placement import Placement, activations, constant, plan
 from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
@@ -35,7 +36,9 @@ __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
 _ANCHORS = ("Conv", "Gemm", "MatMul")
 _MINIMUM_OPSET = 13  # QuantizeLinear/DequantizeLinear with an axis
 _MOST_ROUNDS = 6
-_CONCAT_SPREAD = 8.0  # log2 of it: the bits that the narrowest input of a Concat may lose to the shared scale
+# How many times wider than the narrowest the widest input may be: log2 of it is the bits that the narrow one loses to
+# the scale of the result. An attention mask added to scores is the extreme case
+_MOST_SPREAD = {"Add": 128.0, "Concat": 8.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +97,21 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined})
             if not placement.roles:
                 break
-            ranges = ctx.ranges.clipped(measured_tensors(placement), self.config.method)
-            if new := _uneven_concats(placement, ranges):
-                declined |= new
-            else:
+            roles = list(placement.roles.values())
+            tensors = measured_tensors(placement)
+            new = _unsuited(placement, ctx.ranges.get(tensors))
+            if not new:
                 promised = {str(node.name): node.op_type for node in placement.roles}
-                roles = list(placement.roles.values())
+                ranges = ctx.ranges.clipped(tensors, self.config.method)
                 QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
                 work.graph.sort()
-                if not (new := _stayed_float(work, promised)):
-                    drop_unused_initializers(work.graph)
-                    model.graph = work.graph
-                    ctx.skipped[skips:] = [_explained(skip, declined) for skip in ctx.skipped[skips:]]
-                    return PassStats(modified=True, counters=_counters(roles))
-                declined |= new
+                new = _stayed_float(work, promised)
+            if not new:
+                drop_unused_initializers(work.graph)
+                model.graph = work.graph
+                ctx.skipped[skips:] = [_explained(skip, declined) for skip in ctx.skipped[skips:]]
+                return PassStats(modified=True, counters=_counters(roles))
+            declined |= new
             del ctx.skipped[skips:]
         return PassStats(modified=False)
 
@@ -124,14 +128,20 @@ def _explained(skip: Skip, declined: dict[str, str]) -> Skip:
     return Skip(skip.node, skip.op_type, declined.get(skip.node, skip.reason))
 
 
-def _uneven_concats(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
-    """Name the Concat nodes whose inputs differ so much in width that one scale would ruin the narrow ones."""
+def _unsuited(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
+    """Name the nodes whose tensors no single scale can serve, and why."""
     found = {}
     for node, role in placement.roles.items():
-        if node.op_type == "Concat":
-            widths = [ranges[str(v.name)].high - ranges[str(v.name)].low for v in activations(node, role)]
-            if min(widths) > 0 and max(widths) / min(widths) > _CONCAT_SPREAD:
-                found[str(node.name)] = f"its inputs differ {max(widths) / min(widths):.0f}x in range"
+        operands = [ranges[str(value.name)] for value in activations(node, role)]
+        results = [] if role is Role.MOVE else [ranges[str(placement.output(node).name)]]
+        if not all(measured.finite for measured in operands + results):
+            found[str(node.name)] = "a tensor takes infinite values"
+        elif (limit := _MOST_SPREAD.get(node.op_type)) is not None:
+            constants = [tensor.numpy() for value in node.inputs if (tensor := constant(value)) is not None]
+            widths = [*(measured.width for measured in operands), *(float(np.ptp(array)) for array in constants)]
+            used = [width for width in widths if width > 0]
+            if used and max(used) > limit * min(used):
+                found[str(node.name)] = f"its inputs differ {max(used) / min(used):.3g}x in range"
     return found
 
 
