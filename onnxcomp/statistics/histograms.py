@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["BINS", "Histogram", "Range", "add_to_counts", "collect_histograms"]
 
 BINS = 8192  # 2048 leave too few for the bulk of a tensor whose outliers are a hundred times larger
+_CHUNK = 1 << 17  # values counted at once: as many as the processor's cache holds
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,13 @@ def collect_histograms(
 
 def add_to_counts(counts: npt.NDArray[np.int64], values: np.ndarray, low: float, high: float) -> None:
     """Count values into equal bins between ``low`` and ``high``, in place; the edges belong to the outer bins."""
-    flat = values.reshape(-1).astype(np.float32, copy=False)
+    flat = values.reshape(-1)
     if not high > low:
         counts[0] += flat.size
         return
-    scale = np.float32(len(counts) / (high - low))
-    index = ((flat - np.float32(low)) * scale).astype(np.int32)
-    np.clip(index, 0, len(counts) - 1, out=index)
-    counts += np.bincount(index, minlength=len(counts))
+    scale = np.float32(min(len(counts) / (high - low), _LARGEST))
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK].astype(np.float32, copy=False)
+        index = ((part - np.float32(low)) * scale).astype(np.int32)
+        np.clip(index, 0, len(counts) - 1, out=index)
+        counts += np.bincount(index, minlength=len(counts))
