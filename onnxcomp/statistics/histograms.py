@@ -83,11 +83,12 @@ def collect_histograms(
     """
     names = list(ranges)
     counts = {name: np.zeros(BINS, np.int64) for name in names}
-    inputs = {str(value.name) for value in model.graph.inputs}
+    inputs = {str(value.name): value.const_value for value in model.graph.inputs}
+    defaults = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None and name in counts}
     inner = [name for name in names if name not in inputs]
     session = open_session(tapped(model, inner), threads=threads)
     for feed in samples:
-        values = {**session.run(feed, inner), **{name: feed[name] for name in names if name in inputs}}
+        values = {**defaults, **feed, **session.run(feed, inner)}
         for name in names:
             add_to_counts(counts[name], np.asarray(values[name]), ranges[name].low, ranges[name].high)
     return {name: Histogram(ranges[name].low, ranges[name].high, counts[name]) for name in names}
