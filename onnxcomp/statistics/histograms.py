@@ -86,9 +86,9 @@ def collect_histograms(
     inputs = {str(value.name): value.const_value for value in model.graph.inputs}
     defaults = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None and name in counts}
     inner = [name for name in names if name not in inputs]
-    session = open_session(tapped(model, inner), threads=threads)
+    session = open_session(tapped(model, inner), threads=threads) if inner else None
     for feed in samples:
-        values = {**defaults, **feed, **session.run(feed, inner)}
+        values = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
         for name in names:
             add_to_counts(counts[name], np.asarray(values[name]), ranges[name].low, ranges[name].high)
     return {name: Histogram(ranges[name].low, ranges[name].high, counts[name]) for name in names}
