@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxcomp.bench import Comparison
+from onnxcomp.passbase import Unit
 from onnxcomp.search.variants import Switch, Variant, Variants
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ def polish(
     return together, paying
 
 
-def _suspects(units: list[list[str]], float_times: Times, integer_times: Times) -> list[Switch]:
+def _suspects(units: list[list[Unit]], float_times: Times, integer_times: Times) -> list[Switch]:
     """Return the units that gained least, those that take longest first."""
     found = [
-        (integer_times[name], Switch(step, (name,)))
-        for step, names in enumerate(units)
-        for name in names
-        if name in float_times and name in integer_times and integer_times[name] > _SUSPECT * float_times[name]
+        (integer_times[unit.name], Switch(step, unit.nodes))
+        for step, found_units in enumerate(units)
+        for unit in found_units
+        if unit.name in float_times
+        and unit.name in integer_times
+        and integer_times[unit.name] > _SUSPECT * float_times[unit.name]
     ]
     found.sort(key=lambda pair: -pair[0])
     return [switch for _, switch in found[:_MOST_SUSPECTS]]

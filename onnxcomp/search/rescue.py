@@ -1,11 +1,11 @@
 """Brings a candidate that loses too much back inside the budget: the nodes that harm most stay float.
 
-Every unit that the candidate's passes declare is left out once, alone; how much of the output noise goes with it is its
-harm. Then the fewest of the most harmful units that satisfy the budget are found by bisection, with the real judge.
+Every unit that the candidate's passes declare is quantized once, alone; the noise that it makes at the outputs is its
+harm. (Leaving out one at a time tells less: noise at the outputs saturates, and all units look alike.) Then the fewest
+of the most harmful units that satisfy the budget are found by bisection, with the real judge.
 Source of the noise model: noise powers of single quantizers add up (Lin et al. 2016, section 3).
 """
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,12 +39,12 @@ def rescue(
     low, high = 0, 1  # `low` groups are too few; grow until enough, then bisect
     found = None
     while order and found is None:
-        high = min(high, len(order))
         found = _try(variants, order[:high], acceptable)
         if found is None:
             if high == len(order) or late():
                 return None
-            low, high = high, high * _GROWTH
+            # All but one before all: with all of them float there may be nothing left to do
+            low, high = high, min(high * _GROWTH, max(high + 1, len(order) - 1))
     while found is not None and high - low > max(1, low * _CLOSE) and not late():
         middle = (low + high) // 2
         better = _try(variants, order[:middle], acceptable)
@@ -53,29 +53,29 @@ def rescue(
 
 
 def _by_harm(variants: Variants, progress: Callable[[float | None], None]) -> list[Switch]:
-    """Return the groups that add noise, most harmful first."""
+    """Return the groups, most harmful first."""
     groups = _groups(variants)
-    everything = _noise(variants.build(()))
     harm = []
     for index, group in enumerate(groups):
         progress(index / len(groups))
-        harm.append(everything - _noise(variants.build((group,))))
+        harm.append(_noise(variants.build([other for other in groups if other is not group])))
     progress(None)
-    order = sorted(range(len(groups)), key=lambda i: -harm[i])
-    return [groups[i] for i in order if harm[i] > 0]
+    return [groups[i] for i in sorted(range(len(groups)), key=lambda i: -harm[i])]
 
 
 def _groups(variants: Variants) -> list[Switch]:
     units = variants.units()
     size = max(1, -(-sum(map(len, units)) // _MOST_TRIALS))
     return [
-        Switch(step, tuple(names[i : i + size])) for step, names in enumerate(units) for i in range(0, len(names), size)
+        Switch(step, tuple(name for unit in found[i : i + size] for name in unit.nodes))
+        for step, found in enumerate(units)
+        for i in range(0, len(found), size)
     ]
 
 
 def _noise(variant: Variant) -> float:
-    """Return the noise power that a variant adds to the outputs."""
-    return next((report.noise for report in reversed(variant.passes) if report.noise is not None), math.inf)
+    """Return the noise power that a variant adds to the outputs; none where it changes nothing."""
+    return next((report.noise for report in reversed(variant.passes) if report.noise is not None), 0.0)
 
 
 def _try(variants: Variants, groups: list[Switch], acceptable: Callable[["ir.Model"], bool]) -> Variant | None:

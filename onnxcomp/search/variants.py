@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxcomp.passbase import PassContext
+from onnxcomp.passbase import PassContext, Unit
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 
@@ -61,11 +61,11 @@ class Variants:
         self._steps = recipe.steps[exact:]
         self._base, _ = run_recipe(base, Recipe(self._front), ctx, verifier)
 
-    def units(self) -> list[list[str]]:
-        """Return the names of the nodes that each step could leave out, by step."""
+    def units(self) -> list[list[Unit]]:
+        """Return what each step could leave out, by step."""
         model, found = self._base, []
         for step in self._steps:
-            found.append([unit.name for unit in step.make().units(model, self._ctx)])
+            found.append(step.make().units(model, self._ctx))
             model, _ = run_recipe(model, Recipe((step,)), self._ctx, self._verifier)
         self._ctx.skipped.clear()
         return found
