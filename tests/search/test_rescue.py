@@ -41,9 +41,9 @@ class MadeUp:
 
     def build(self, switches: Iterable[Switch]) -> Variant:
         switches = list(switches)
-        units = [{unit.name for unit in found} for found in self.units()]
-        assert all(name in units[switch.step] for switch in switches for name in switch.nodes)
-        floats = frozenset(name for switch in switches for name in switch.nodes)
+        step_of = {unit.name: step for step, found in enumerate(self.units()) for unit in found}
+        assert all(step_of[name] <= switch.step for switch in switches for name in switch.nodes)
+        floats = frozenset(name for switch in switches for name in switch.nodes if step_of[name] == switch.step)
         self.built.append(floats)
         noise = sum(share for name, share in self.noise.items() if name not in floats)
         made = len(floats) < len(self.noise)
@@ -172,3 +172,13 @@ def test_a_unit_so_bad_that_its_noise_is_infinite() -> None:
     asked, found = run(MadeUp(dict.fromkeys("abcdefgh", 0.1) | {"f": math.inf}), lambda floats: "f" in floats)
     assert found is not None
     assert asked == [{"f"}]
+
+
+def test_a_layer_that_no_step_may_quantize(chain: Callable[..., Any]) -> None:
+    """Left out of static INT8 alone, it would be taken by dynamic INT8, which harms as much."""
+    planted = chain(3)
+    found = rescue(planted.variants(Recipe((STATIC, DYNAMIC))), planted.acceptable, ignore, never)
+    assert found is not None
+    assert planted.acceptable(found[0].model)
+    assert found[1] == [Switch(0, ("fc3",)), Switch(1, ("fc3",))]
+    assert [step.settings["exclude"] for step in found[0].recipe.steps] == [["fc3"], ["fc3"]]
