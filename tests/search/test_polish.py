@@ -104,16 +104,16 @@ def test_of_many_suspects_those_that_take_longest_are_timed() -> None:
 
 
 def test_time_saved_must_outweigh_the_space_it_costs() -> None:
-    made_up = MadeUp({"a": 0.05, "b": 0.05, "c": 0.05}, grows={"a": 0.04, "b": 0.2, "c": -0.2})
-    alike = dict.fromkeys("abc", 1.0)
-    assert made_up.polish(alike, alike) == {"a", "c"}  # b grows more; smaller is no excuse for slower
-    assert MadeUp({"a": -0.05}, grows={"a": -0.5}).polish(alike, alike) is None
+    made_up = MadeUp({"a": 0.05, "b": 0.05, "c": 0.05, "d": 0.0}, grows={"a": 0.04, "b": 0.2, "c": -0.2, "d": -0.2})
+    alike = dict.fromkeys("abcd", 1.0)
+    assert made_up.polish(alike, alike) == {"a", "c"}  # b grows more than it saves; d saves no time
 
 
 def test_an_uncertain_gain_is_none() -> None:
     alike = {"a": 1.0}
     assert MadeUp({"a": 0.05}, noise=0.1).polish(alike, alike) is None
-    assert MadeUp({"a": 0.05}, noise=0.01).polish(alike, alike) == {"a"}
+    alike = dict.fromkeys("ab", 1.0)
+    assert MadeUp({"a": 0.05, "b": 0.006}, noise=0.01).polish(alike, alike) == {"a"}
 
 
 def test_what_pays_alone_may_not_pay_together() -> None:

@@ -89,6 +89,12 @@ def test_percentile_cuts_no_more_than_its_share_and_all_it_may(counts: np.ndarra
     assert (values >= high).sum() >= allowed - slack
 
 
+@given(counted)
+def test_a_percentile_of_everything_is_minmax(counts: np.ndarray) -> None:
+    centers = np.arange(len(counts)) - 7.5
+    assert percentile(centers, counts, 1.0) == minmax(centers, counts)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.9, 0.999, 0.9999])
 def test_percentile_of_the_values_themselves(kind: str, share: float) -> None:
