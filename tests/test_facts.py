@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxcomp.facts import input_bounds, input_specs, is_quantized, parameter_count
+from onnxcomp.facts import feature_outputs, input_bounds, input_specs, is_quantized, parameter_count
 from onnxcomp.model import load
 
 Parse = Callable[..., onnx.ModelProto]
@@ -79,3 +79,44 @@ def test_parameters_of_the_samples(sample_models: Path) -> None:
 def test_is_quantized(parse: Parse, nodes: str, expected: bool) -> None:
     model = load(parse(f"g (float[3] x) => (float[3] y) {{ {nodes} }}", {"one": np.float32(1)}).SerializeToString())
     assert is_quantized(model) is expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "features"),
+    [
+        ("y = LayerNormalization(x, w, w)", True),
+        ("y = com.microsoft.SkipLayerNormalization(x, x, w, w)", True),
+        ("n = ReduceL2 <axes = [1]> (x) y = Div(x, n)", True),
+        ("y = LpNormalization(x)", True),
+        ("m = ReduceMean <axes = [1], keepdims = 0> (x) y = Reshape(m, shape)", True),
+        (
+            "m = ReduceMean(x) s = Squeeze(m) t = Unsqueeze(s, axes) c = Cast <to = 1> (t) y = Flatten(c)",
+            True,
+        ),
+        ("y = MatMul(x, w2)", False),
+        ("y = Gemm(x, w2, w)", False),
+        ("p = MatMul(x, w2) y = Softmax(p)", False),
+        ("p = MatMul(x, w2) y = Sigmoid(p)", False),
+        ("n = LayerNormalization(x, w, w) y = Gemm(n, w2, w)", False),  # what counts is the end
+        ("m = ReduceMean <axes = [1]> (x) p = Add(m, w) y = Reshape(p, shape)", False),
+        ("y = Identity(x)", False),  # no operator at all
+    ],
+)
+def test_outputs_that_are_features(parse: Parse, nodes: str, features: bool) -> None:
+    weights = {"w": np.ones(4), "w2": np.ones((4, 4)), "shape": np.array([1, -1]), "axes": np.array([0])}
+    model = load(parse(f"g (float[4, 4] x) => (float[A, B] y) {{ {nodes} }}", weights).SerializeToString())
+    assert feature_outputs(model) == ({"y"} if features else frozenset())
+
+
+@pytest.mark.parametrize(("op", "gates", "outputs"), [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 2)])
+def test_recurrent_states_are_features_and_scores_beside_them_are_not(
+    parse: Parse, op: str, gates: int, outputs: int
+) -> None:
+    names = ["sequence", "state", "cell"][:outputs]
+    text = f"""g (float[T, B, 4] x) => (float[C, D] scores, {", ".join(f"float {name}" for name in names[1:])}) {{
+        {", ".join(names)} = {op} <hidden_size = 4> (x, w, r)
+        flat = Reshape(sequence, shape)  scores = MatMul(flat, m)
+    }}"""
+    weights = {"w": np.ones((1, gates * 4, 4)), "r": np.ones((1, gates * 4, 4)), "m": np.ones((4, 2))}
+    proto = parse(text, {**weights, "shape": np.array([-1, 4])})
+    assert feature_outputs(load(proto.SerializeToString())) == set(names[1:])

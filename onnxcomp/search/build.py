@@ -115,7 +115,7 @@ class Builder:
         return None if found is None else self._variant(candidate, *found, rescued=candidate.rescued)
 
     def _variant(self, origin: Built, variant: Variant, switches: list[Switch], *, rescued: bool) -> Built:
-        count = sum(len(switch.nodes) for switch in switches)
+        count = len({node for switch in switches for node in switch.nodes})
         name = f"{origin.result.name}, {count} float"
         return Built(_described(name, variant.model, variant.passes), variant.model, variant.recipe, rescued)
 

@@ -71,10 +71,13 @@ class Variants:
         return found
 
     def build(self, switches: Iterable[Switch]) -> Variant:
-        """Build the variant that leaves these units out."""
+        """Build the variant that leaves these units out; a step that can leave nothing out stays as it is."""
         switches = list(switches)
         steps = []
         for index, step in enumerate(self._steps):
+            if not hasattr(step.make().config, "exclude"):
+                steps.append(step)
+                continue
             names = [name for switch in switches if switch.step == index for name in switch.nodes]
             settings: dict[str, Any] = dict(step.settings)
             if names:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["BINS", "Histogram", "Range", "add_to_counts", "collect_histograms"]
 
 BINS = 8192  # 2048 leave too few for the bulk of a tensor whose outliers are a hundred times larger
+_CHUNK = 1 << 17  # values counted at once: as many as the processor's cache holds
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,12 @@ def collect_histograms(
     """
     names = list(ranges)
     counts = {name: np.zeros(BINS, np.int64) for name in names}
-    inputs = {str(value.name) for value in model.graph.inputs}
+    inputs = {str(value.name): value.const_value for value in model.graph.inputs}
+    defaults = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None and name in counts}
     inner = [name for name in names if name not in inputs]
-    session = open_session(tapped(model, inner), threads=threads)
+    session = open_session(tapped(model, inner), threads=threads) if inner else None
     for feed in samples:
-        values = {**session.run(feed, inner), **{name: feed[name] for name in names if name in inputs}}
+        values = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
         for name in names:
             add_to_counts(counts[name], np.asarray(values[name]), ranges[name].low, ranges[name].high)
     return {name: Histogram(ranges[name].low, ranges[name].high, counts[name]) for name in names}
@@ -93,11 +96,13 @@ def collect_histograms(
 
 def add_to_counts(counts: npt.NDArray[np.int64], values: np.ndarray, low: float, high: float) -> None:
     """Count values into equal bins between ``low`` and ``high``, in place; the edges belong to the outer bins."""
-    flat = values.reshape(-1).astype(np.float32, copy=False)
+    flat = values.reshape(-1)
     if not high > low:
         counts[0] += flat.size
         return
-    scale = np.float32(len(counts) / (high - low))
-    index = ((flat - np.float32(low)) * scale).astype(np.int32)
-    np.clip(index, 0, len(counts) - 1, out=index)
-    counts += np.bincount(index, minlength=len(counts))
+    scale = np.float32(min(len(counts) / (high - low), _LARGEST))
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK].astype(np.float32, copy=False)
+        index = ((part - np.float32(low)) * scale).astype(np.int32)
+        np.clip(index, 0, len(counts) - 1, out=index)
+        counts += np.bincount(index, minlength=len(counts))

@@ -1,0 +1,63 @@
+"""A chain of layers of which some do not survive 8 bits: a channel before them is thousands of times the others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxcomp.data import Feed
+from onnxcomp.metrics import Fidelity
+from onnxcomp.model import load, open_session
+from onnxcomp.passbase import PassContext
+from onnxcomp.pipeline import Verifier
+from onnxcomp.recipe import Recipe
+from onnxcomp.search.variants import Variants
+from onnxcomp.statistics import RangeStore
+from onnxcomp.target import get_target
+
+WIDTH = 64
+LAYERS = 8
+
+
+@dataclass
+class Chain:
+    """A model of the layers ``fc0`` to ``fc7``, with what a search needs."""
+
+    model: ir.Model
+    feeds: Sequence[Feed]
+    ctx: PassContext
+
+    def variants(self, recipe: Recipe) -> Variants:
+        return Variants(self.model, recipe, self.ctx, Verifier(self.model, self.feeds[:2]))
+
+    def sqnr(self, model: ir.Model) -> float:
+        first, second = open_session(self.model), open_session(model)
+        fidelity = Fidelity()
+        for feed in self.feeds[2:]:
+            fidelity.add(first.run(feed), second.run(feed))
+        return fidelity.sqnr
+
+    def acceptable(self, model: ir.Model) -> bool:
+        return self.sqnr(model) >= 20
+
+
+@pytest.fixture
+def chain(parse: Callable[..., Any], samples: Any) -> Callable[..., Chain]:
+    def make(*harmful: int) -> Chain:
+        rng = np.random.default_rng(0)
+        weights = {f"w{i}": rng.normal(size=(WIDTH, WIDTH)) * np.sqrt(2 / WIDTH) for i in range(LAYERS)}
+        for index in harmful:
+            weights[f"w{index - 1}"][:, 0] = 3000 * np.abs(weights[f"w{index - 1}"][:, 0])
+            weights[f"w{index}"][0] /= 30_000
+        layers = [f"[fc{i}] h{i} = MatMul(r{i}, w{i})  [act{i}] r{i + 1} = LeakyRelu(h{i})" for i in range(LAYERS)]
+        text = f"g (float[N, {WIDTH}] r0) => (float[N, {WIDTH}] r{LAYERS}) {{ {' '.join(layers)} }}"
+        model = load(parse(text, weights).SerializeToString())
+        feeds = [{"r0": rng.normal(size=(16, WIDTH)).astype(np.float32)} for _ in range(4)]
+        data = samples(feeds)
+        ctx = PassContext(get_target("cpu-x86-vnni"), samples=data, ranges=RangeStore(model, data))
+        return Chain(model, feeds, ctx)
+
+    return make
