@@ -2,7 +2,8 @@
 
 Every unit that the candidate's passes declare is quantized once, alone; the noise that it makes at the outputs is its
 harm. (Leaving out one at a time tells less: noise at the outputs saturates, and all units look alike.) Then the fewest
-of the most harmful units that satisfy the budget are found by bisection, with the real judge.
+of the most harmful units that satisfy the budget are found by bisection, with the real judge: left out of their own
+step first; where that is not enough, of the later steps too, which would take them.
 Source of the noise model: noise powers of single quantizers add up (Lin et al. 2016, section 3).
 """
 
