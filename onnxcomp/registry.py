@@ -20,6 +20,7 @@ _GROUP = "onnxcomp.passes"
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "deduplicate-initializers": "onnxcomp.passes.cleanup.deduplicate:DeduplicateInitializers",
+        "expand-hard-swish": "onnxcomp.passes.cleanup.expand_hard_swish:ExpandHardSwish",
         "fold-batch-norm": "onnxcomp.passes.cleanup.batch_norm:FoldBatchNorm",
         "fold-bias": "onnxcomp.passes.cleanup.bias:FoldBias",
         "fold-constants": "onnxcomp.passes.cleanup.fold_constants:FoldConstants",

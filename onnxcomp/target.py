@@ -20,6 +20,7 @@ class Role(enum.Enum):
 
     ANCHOR = "worth quantizing by itself"
     JOIN = "has an integer kernel; pays only among integer neighbours"
+    SCALE = "multiplies by a positive constant: free, the quantizer's scale does it"
     MOVE = "moves integers through unchanged; input and output share scale and zero point"
 
 
@@ -51,7 +52,8 @@ _CPU_ROLES = MappingProxyType(
     {
         **dict.fromkeys(("Conv", "Gemm", "MatMul"), Role.ANCHOR),
         **dict.fromkeys(
-            ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax", "Where"),
+            ("Add", "AveragePool", "Concat", "Div", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax",
+             "Where"),
             Role.JOIN,
         ),
         **dict.fromkeys(

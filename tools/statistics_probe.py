@@ -81,11 +81,11 @@ class _WatchedRanges(RangeStore):
         self.peak = self.tensors = self.runs = 0
         self.seconds = 0.0
 
-    def get(self, names: Iterable[str]) -> dict[str, Range]:
+    def get(self, names: Iterable[str], model: Any = None) -> dict[str, Range]:
         """See `RangeStore.get`."""
         start = time.perf_counter()
         _reset_peak()
-        found = super().get(names)
+        found = super().get(names, model)
         self.peak = max(self.peak, _peak())
         self.seconds += time.perf_counter() - start
         self.tensors = max(self.tensors, len(found))

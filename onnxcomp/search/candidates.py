@@ -32,6 +32,8 @@ class Candidate:
 
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
+_EXPAND = Step("expand-hard-swish")
+_FUSE = Step("fuse-hard-swish")  # where a node stays float, so does its activation
 _STATIC = Step("quantize-static", {"method": "percentile"})
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
@@ -53,5 +55,6 @@ def quantized(*, calibrated: bool) -> list[Candidate]:
             Candidate("static-conv+dynamic", Recipe((_UPGRADE, _STATIC_CONV, _DYNAMIC))),
             Candidate("static", Recipe((_UPGRADE, _STATIC))),
             Candidate("static+dynamic", Recipe((_UPGRADE, _STATIC, _DYNAMIC))),
+            Candidate("static, expanded", Recipe((_UPGRADE, _EXPAND, _STATIC, _FUSE))),
         ]
     return found

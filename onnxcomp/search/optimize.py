@@ -225,8 +225,11 @@ class _Optimizer:
             return trial.result.rejected is None
 
         rescued = builder.rescue(candidate, acceptable, noise, self._late)
-        if rescued is not None:
-            self._measure([rescued])
+        if rescued is None:
+            return None
+        if self._work.goal != "size" and (polished := builder.polish(rescued, self._race)) is not None:
+            rescued = polished
+        self._measure([rescued])
         return rescued
 
     def _late(self) -> bool:

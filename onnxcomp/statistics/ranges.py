@@ -49,8 +49,12 @@ class RangeStore:
         self._ranges: dict[str, Range] = {}
         self._histograms: dict[str, Histogram] = {}
 
-    def get(self, names: Iterable[str]) -> dict[str, Range]:
+    def get(self, names: Iterable[str], model: "ir.Model | None" = None) -> dict[str, Range]:
         """Return the range of every named float tensor; those not measured yet cost one run over the samples.
+
+        Args:
+            names: Of tensors of the main graph.
+            model: Measured for tensors that the store's own model lacks: an equal one, written differently.
 
         A bound may be infinite: attention masks are.
 
@@ -61,11 +65,11 @@ class RangeStore:
         """
         wanted = tuple(dict.fromkeys(names))
         missing = [name for name in wanted if name not in self._ranges]
-        if missing:
-            self._ranges.update(self._collect(missing))
+        for origin, group in self._origins(missing, model):
+            self._ranges.update(self._collect(origin, group))
         return {name: self._ranges[name] for name in wanted}
 
-    def clipped(self, names: Iterable[str], method: str) -> dict[str, Range]:
+    def clipped(self, names: Iterable[str], method: str, model: "ir.Model | None" = None) -> dict[str, Range]:
         """Return the range that a method of ``thresholds.METHODS`` chooses for every named tensor.
 
         ``minmax`` needs the extremes alone; the others cost one more run over the samples, once for all of them.
@@ -75,19 +79,27 @@ class RangeStore:
             KeyError: There is no such tensor or method.
             ValueError: A tensor takes infinite values.
         """
-        extremes = self.get(names)
+        extremes = self.get(names, model)
         if method == "minmax":
             return extremes
         if infinite := [name for name, found in extremes.items() if not found.finite]:
             raise ValueError(f"tensor {infinite[0]} takes infinite values")
-        missing = {name: found for name, found in extremes.items() if name not in self._histograms}
-        if missing:
-            self._histograms |= collect_histograms(self._model, self._samples, missing, threads=self._threads)
+        missing = [name for name in extremes if name not in self._histograms]
+        for origin, group in self._origins(missing, model):
+            measured = {name: extremes[name] for name in group}
+            self._histograms |= collect_histograms(origin, self._samples, measured, threads=self._threads)
         histograms = {name: self._histograms[name] for name in extremes}
         return {name: Range(*solve(method, h.centers, h.counts)) for name, h in histograms.items()}
 
-    def _collect(self, names: list[str]) -> dict[str, Range]:
-        session = open_session(_with_reductions(self._model, names), threads=self._threads)
+    def _origins(self, names: list[str], model: "ir.Model | None") -> "list[tuple[ir.Model, list[str]]]":
+        """Say which tensors are measured on which model."""
+        own = inner_values(self._model)
+        here = [name for name in names if name in own or model is None]
+        there = [name for name in names if name not in own and model is not None]
+        return [(origin, group) for origin, group in ((self._model, here), (model, there)) if origin and group]
+
+    def _collect(self, model: "ir.Model", names: list[str]) -> dict[str, Range]:
+        session = open_session(_with_reductions(model, names), threads=self._threads)
         taps = [_tap(name, kind) for name in names for kind in _REDUCTIONS]
         found: dict[str, Range] = {}
         index = -1

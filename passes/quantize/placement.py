@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnxcomp.passbase import PassContext
 from onnxcomp.target import Role, Target
 
-__all__ = ["Placement", "constant", "plan", "scaled_axis"]
+__all__ = ["Placement", "constant", "plan", "scale_factor", "scaled_axis"]
 
 _RELUS = frozenset({"Relu", "Clip"})
 _BIAS_INDEX = {"Conv": 2, "Gemm": 2}
@@ -72,10 +72,9 @@ def plan(
     """
     placement = Placement()
     for node in graph:
-        role = ctx.target.roles.get(node.op_type) if node.domain == "" else None
+        role = _role(node, ctx.target)
         if role is None or (role is Role.ANCHOR and node.op_type not in anchors):
             continue
-        role = Role.JOIN if role is Role.ANCHOR and not _has_constant_weight(node) else role
         if node.name in exclude:
             ctx.skip(node, "excluded")
         elif reason := _why_not(node, role):
@@ -113,6 +112,32 @@ def scaled_axis(node: ir.Node) -> int:
     return len(node.inputs[1].shape or ()) - 1 if node.inputs[1] is not None else 0
 
 
+def scale_factor(node: ir.Node) -> float | None:
+    """Return the positive constant that a Mul or Div multiplies by, where it does nothing else."""
+    if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+        return None
+    index = 1 if constant(node.inputs[1]) is not None else 0
+    tensor = constant(node.inputs[index])
+    if tensor is None or tensor.size != 1 or len(tensor.shape) > 1 or (node.op_type == "Div" and index == 0):
+        return None
+    if tensor.dtype != ir.DataType.FLOAT:
+        return None
+    number = float(tensor.numpy().reshape(-1)[0])
+    if not (np.isfinite(number) and number > 0):
+        return None
+    return number if node.op_type == "Mul" else 1 / number
+
+
+def _role(node: ir.Node, target: Target) -> Role | None:
+    """Return what a node would be in integers, if anything."""
+    role = target.roles.get(node.op_type) if node.domain == "" else None
+    if role is Role.ANCHOR and not _has_constant_weight(node):
+        return Role.JOIN
+    if role is Role.JOIN and scale_factor(node) is not None:
+        return Role.SCALE
+    return role
+
+
 def _has_constant_weight(node: ir.Node) -> bool:
     return len(node.inputs) > 1 and constant(node.inputs[1]) is not None
 
@@ -134,6 +159,8 @@ def _why_not(node: ir.Node, role: Role) -> str | None:
 def _why_not_op(node: ir.Node, role: Role) -> str | None:
     if role is Role.ANCHOR:
         return _why_not_anchor(node)
+    if node.op_type == "Div" and role is Role.JOIN:
+        return "no integer kernel for this form"
     if node.op_type == "Gemm" or (
         node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"
     ):
@@ -180,7 +207,7 @@ def _find_tails(placement: Placement, target: Target) -> None:
         return
     for node, role in placement.roles.items():
         consumers = node.outputs[0].consumers()
-        if role is Role.MOVE or node.outputs[0].is_graph_output() or len(consumers) != 1:
+        if role in (Role.MOVE, Role.SCALE) or node.outputs[0].is_graph_output() or len(consumers) != 1:
             continue
         tail = consumers[0]
         same_graph = tail.op_type in _RELUS and tail.graph is node.graph and tail.inputs[0] is node.outputs[0]

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.passes.quantize.editor import GraphEditor
-from onnxcomp.passes.quantize.placement import Placement, activations, constant, scaled_axis
+from onnxcomp.passes.quantize.placement import Placement, activations, constant, scale_factor, scaled_axis
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role, Target
 from onnxcomp.thresholds import Affine, affine, quantize_weights
@@ -29,7 +29,7 @@ def measured_tensors(placement: Placement) -> list[str]:
     """Name the tensors whose ranges the writer needs."""
     names: dict[str, None] = {}
     for node, role in placement.roles.items():
-        if role is not Role.MOVE:
+        if role in (Role.ANCHOR, Role.JOIN):
             names[str(placement.output(node).name)] = None
         names.update((str(value.name), None) for value in activations(node, role))
     return list(names)
@@ -63,6 +63,7 @@ class QdqWriter:
         self._per_channel = per_channel
         self._quantizers: dict[ir.Value, Affine] = {}
         self._dequantized: dict[ir.Value, ir.Value] = {}
+        self._unscaled: dict[ir.Value, ir.Value] = {}  # the tensor that another is a multiple of
         self._editor = GraphEditor(graph)
 
     def write(self) -> int:
@@ -72,6 +73,7 @@ class QdqWriter:
         for node, role in self._placement.roles.items():
             self._rewrite(node, role)
         self._close_sources()
+        self._drop_unread()
         return len(self._placement.roles)
 
     def _choose_quantizers(self, node: ir.Node, role: Role) -> None:
@@ -83,6 +85,9 @@ class QdqWriter:
                 self._quantizers[output] = self._quantizers[node.inputs[0]]  # type: ignore[index]
             return
         output = self._placement.output(node)
+        if role is Role.SCALE:
+            self._scale(node)
+            return
         if node.op_type in _FLOAT_OUTPUT and not self._placement.feeds_integers(output):
             return
         if node.op_type == "Softmax":  # the kernel's own fixed quantizer
@@ -90,11 +95,21 @@ class QdqWriter:
         else:
             self._quantizers[output] = self._measured(output)
 
+    def _scale(self, node: ir.Node) -> None:
+        """Let the readers of a scaled tensor read the levels of the unscaled one with a scale of their own."""
+        source, factor = next(activations(node, Role.SCALE)), scale_factor(node)
+        assert factor is not None
+        quantizer = self._quantizers[source]
+        self._quantizers[node.outputs[0]] = Affine(np.float32(quantizer.scale * factor), quantizer.zero_point)
+        self._unscaled[node.outputs[0]] = source
+
     def _measured(self, value: ir.Value) -> Affine:
         found = self._ranges[str(value.name)]
         return affine(found.low, found.high, self._dtype)
 
     def _rewrite(self, node: ir.Node, role: Role) -> None:
+        if role is Role.SCALE:
+            return
         inputs = list(node.inputs)
         for value in dict.fromkeys(activations(node, role)):
             replacement = self._dequantize(value)
@@ -113,10 +128,15 @@ class QdqWriter:
         if value not in self._dequantized:
             quantizer = self._quantizers[value]
             parameters = [self._editor.constant(quantizer.scale), self._editor.constant(quantizer.zero_point)]
-            quantized = self._editor.node("QuantizeLinear", [value, *parameters])
-            dequantized = self._editor.node("DequantizeLinear", [quantized.outputs[0], *parameters])
-            self._editor.after(value, [quantized, dequantized])
-            self._dequantized[value] = dequantized.outputs[0]
+            if value in self._unscaled:
+                levels = _levels(self._dequantize(self._unscaled[value]))
+                new = []
+            else:
+                new = [self._editor.node("QuantizeLinear", [value, *parameters])]
+                levels = new[0].outputs[0]
+            new.append(self._editor.node("DequantizeLinear", [levels, *parameters]))
+            self._editor.after(levels if value in self._unscaled else value, new)
+            self._dequantized[value] = new[-1].outputs[0]
         return self._dequantized[value]
 
     def _close_sources(self) -> None:
@@ -127,7 +147,7 @@ class QdqWriter:
                 if value not in self._quantizers:
                     continue
                 target = self._dequantize(value)
-                quantize = target.producer().inputs[0].producer()  # type: ignore[union-attr]
+                quantize = _levels(target).producer()
                 for user, index in list(value.uses()):
                     if user is not quantize:
                         user.replace_input_with(index, target)
@@ -137,6 +157,15 @@ class QdqWriter:
                             self._graph.outputs[index] = target
                     target.name, value.name = value.name, target.name
                     target.shape, target.type = value.shape, value.type
+            if role is Role.SCALE:
+                self._graph.remove(node, safe=True)
+
+    def _drop_unread(self) -> None:
+        """Remove the pairs' second halves that only scaled tensors needed: onnxruntime would compute them."""
+        for value in self._dequantized.values():
+            node = value.producer()
+            if node is not None and not value.uses() and not value.is_graph_output():
+                self._graph.remove(node, safe=True)
 
     def _quantize_weight(self, node: ir.Node, inputs: list[ir.Value | None]) -> None:
         weight = constant(inputs[1])
@@ -181,3 +210,12 @@ class QdqWriter:
         dequantize = self._editor.node("DequantizeLinear", inputs, **attributes)
         self._graph.insert_before(node, dequantize)
         return dequantize.outputs[0]
+
+
+def _levels(dequantized: ir.Value) -> ir.Value:
+    """Return the integer tensor that a DequantizeLinear reads."""
+    node = dequantized.producer()
+    assert node is not None
+    levels = node.inputs[0]
+    assert levels is not None
+    return levels

@@ -74,12 +74,18 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"method": tuple(METHODS)}
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
-        """List the nodes that could run in integers."""
+        """List what could run in integers: each anchor with the joins behind it, up to the next anchor.
+
+        They go together: a convolution in float whose activation stays in integers would still have its result rounded.
+        """
         work = model.clone()
         name_nodes(work.graph)
         infer_shapes(work)
         placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude=self.config.exclude)
-        return [Unit(str(node.name), node.op_type, (str(node.name),)) for node in placement.roles]
+        return [
+            Unit(str(owner.name), owner.op_type, tuple(str(node.name) for node in nodes))
+            for owner, nodes in _by_owner(placement).items()
+        ]
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Plan, write, read back; repeat without what stayed float."""
@@ -99,10 +105,10 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
                 break
             roles = list(placement.roles.values())
             tensors = measured_tensors(placement)
-            new = _unsuited(placement, ctx.ranges.get(tensors))
+            new = _unsuited(placement, ctx.ranges.get(tensors, model))
             if not new:
                 promised = {str(node.name): node.op_type for node in placement.roles}
-                ranges = ctx.ranges.clipped(tensors, self.config.method)
+                ranges = ctx.ranges.clipped(tensors, self.config.method, model)
                 QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
                 work.graph.sort()
                 new = _stayed_float(work, promised)
@@ -116,11 +122,27 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         return PassStats(modified=False)
 
 
+def _by_owner(placement: Placement) -> dict[ir.Node, list[ir.Node]]:
+    """Group nodes by the last anchor that feeds them, in graph order; without one, a node is its own owner."""
+    order = {node: index for index, node in enumerate(placement.roles)}
+    heads = {tail: node for node, tail in placement.tails.items()}
+    owners: dict[ir.Node, ir.Node] = {}
+    for node, role in placement.roles.items():
+        makers = [value.producer() for value in activations(node, role)]
+        feeding = [owners[made] for maker in makers if maker and (made := heads.get(maker, maker)) in owners]
+        owners[node] = max(feeding, key=order.__getitem__) if feeding and role is not Role.ANCHOR else node
+    groups: dict[ir.Node, list[ir.Node]] = {}
+    for node, owner in owners.items():
+        groups.setdefault(owner, []).append(node)
+    return groups
+
+
 def _counters(roles: list[Role]) -> dict[str, int]:
     return {
         "int8 anchors": roles.count(Role.ANCHOR),
         "int8 joins": roles.count(Role.JOIN),
         "int8 movers": roles.count(Role.MOVE),
+        "scalings absorbed": roles.count(Role.SCALE),
     }
 
 
@@ -133,7 +155,7 @@ def _unsuited(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
     found = {}
     for node, role in placement.roles.items():
         operands = [ranges[str(value.name)] for value in activations(node, role)]
-        results = [] if role is Role.MOVE else [ranges[str(placement.output(node).name)]]
+        results = [] if role in (Role.MOVE, Role.SCALE) else [ranges[str(placement.output(node).name)]]
         if not all(measured.finite for measured in operands + results):
             found[str(node.name)] = "a tensor takes infinite values"
         elif (limit := _MOST_SPREAD.get(node.op_type)) is not None:

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from onnxcomp.errors import PassError, RecipeError
-from onnxcomp.model import load, size
+from onnxcomp.metrics import sqnr
+from onnxcomp.model import load, open_session, serialized, size
 from onnxcomp.passbase import PassContext
+from onnxcomp.passes.cleanup.expand_hard_swish import ExpandHardSwish
 from onnxcomp.passes.quantize.static import QuantizeStatic, QuantizeStaticConfig
-from onnxcomp.target import get_target
+from onnxcomp.runtime import optimized_graph
+from onnxcomp.statistics import RangeStore
+from onnxcomp.target import TARGETS, get_target
 
 Parse = Callable[..., onnx.ModelProto]
 STATIC = QuantizeStatic()
@@ -222,9 +226,9 @@ def test_units_are_what_it_quantizes(parse: Parse, quantize: Any, constants: Any
         node.name = f"n{index}"
     done = quantize(STATIC, proto)
     units = STATIC.units(done.before, done.ctx)
-    assert Counter(unit.op_type for unit in units) == {"Conv": 3, "Add": 1}
-    assert sum(done.stats.counters.values()) == len(units)
-    assert units[0].nodes == ("n0",)
+    assert [unit.op_type for unit in units] == ["Conv"] * 3
+    assert [unit.nodes for unit in units] == [("n0",), ("n2", "n3"), ("n5",)]  # the sum goes with the branch before it
+    assert sum(done.stats.counters.values()) == sum(len(unit.nodes) for unit in units)
 
 
 def test_the_file_shrinks(parse: Parse, quantize: Any, gaussian: Any) -> None:
@@ -492,3 +496,24 @@ def test_random_graphs(parse: Parse, quantize: Any, gaussian: Any, graph: tuple[
     assert done.stats.modified
     done.check()
     assert done.sqnr > 15  # a mean over an image cancels much of the signal
+
+
+def test_hard_swish_runs_in_two_integer_operators(parse: Parse, gaussian: Any, samples: Any) -> None:
+    """The Clip is the saturation of the sum, the factor 1/6 a change of scale."""
+    text = """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) { a = Conv <pads = [1, 1, 1, 1]> (x, w) h = HardSwish(a)
+        y = Conv (h, v) }"""
+    weights = {"w": gaussian(4, 3, 3, 3, seed=1), "v": gaussian(4, 4, 1, 1, seed=2)}
+    model = load(parse(text, weights, opset=14).SerializeToString())
+    feeds = [{"x": gaussian(1, 3, 8, 8, fan_in=1, seed=i)} for i in range(4)]
+    expected = [open_session(model).run(feed)["y"] for feed in feeds]
+    ctx = PassContext(TARGETS["cpu-x86-vnni"])
+    ExpandHardSwish().run(model, ctx)
+    ctx.ranges = RangeStore(model, samples(feeds))
+    stats = STATIC.run(model, ctx)
+    assert stats.counters["scalings absorbed"] == 1
+    fused = Counter(node.op_type for node in onnx.load_from_string(optimized_graph(serialized(model))).graph.node)
+    assert fused["QLinearConv"] == 2
+    assert fused["QLinearAdd"] == fused["QLinearMul"] == 1
+    assert not {"Mul", "Clip", "HardSwish", "HardSigmoid"} & set(fused)
+    found = [open_session(model).run(feed)["y"] for feed in feeds]
+    assert sqnr(np.stack(expected), np.stack(found)) > LEAST_SQNR
