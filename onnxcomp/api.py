@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from onnxcomp.data import Samples, open_samples, synthetic
-from onnxcomp.errors import MetricError, UsageError
+from onnxcomp.errors import GateFailed, MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs, is_quantized
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import load
@@ -99,6 +99,8 @@ def optimize(
             f"target {chosen.name} can't be measured on this machine ({get_target('auto').name})",
             hint="run onnxcomp on a machine of that kind",
         )
+    if recipe is not None and calibration is None and not synthetic_calibration and recipe.needs_calibration:
+        raise UsageError("the recipe needs calibration samples", hint="--calibration DATA")
     budget = budget or Budget()
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     loaded = load(model)
@@ -114,9 +116,9 @@ def optimize(
     if calibration_samples is None and synthetic_calibration:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         calibration_samples = made_up
-    elif calibration_samples is None:
+    elif calibration_samples is None and recipe is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
-    task = _task(calibration_samples, evaluation, made_up, metric, notes)
+    task = _task(calibration_samples, evaluation, made_up, metric, budget, notes=notes)
     work = Work(
         task=task,
         target=chosen,
@@ -141,7 +143,10 @@ def optimize(
         batch=batch,
         seed=seed,
     )
-    return Result(outcome.model, make_report(loaded, outcome, settings, tuple(notes)), outcome)
+    report = make_report(loaded, outcome, settings, tuple(notes))
+    if outcome.missed is not None:
+        raise GateFailed(outcome.missed, report=report)
+    return Result(outcome.model, report, outcome)
 
 
 def _open(model: "ir.Model", data: str | os.PathLike[str] | Samples | None, batch: int) -> Samples | None:
@@ -155,6 +160,8 @@ def _task(
     evaluation: Samples | None,
     made_up: Samples | None,
     metric: str | None,
+    budget: Budget,
+    *,
     notes: list[str],
 ) -> Task:
     """Decide what answers are judged on, and say so where it is less than labels."""
@@ -162,6 +169,8 @@ def _task(
         labels = evaluation.labels()
         if labels is not None:
             name, function = _metric(metric, labels)
+            if (answers := sum(np.asarray(label).size for label in labels)) * budget.max_drop < 1:
+                notes.append(f"{answers} labels: one answer is worth more than the whole budget of {budget.max_drop:g}")
             return Task(evaluation, function, name)
         if metric is not None:
             raise MetricError(f"a metric needs labels, and {evaluation.description} has none")

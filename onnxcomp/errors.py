@@ -32,9 +32,19 @@ class OnnxCompError(Exception):
 
 
 class GateFailed(OnnxCompError):
-    """The work is done and a bound that the user named is missed."""
+    """The work is done and a bound that the user named is missed.
+
+    Args:
+        message: What is missed.
+        report: What was measured, where there is a report.
+        hint: What the user can do next.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, report: object | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
 
 
 class UsageError(OnnxCompError):

@@ -20,7 +20,7 @@ from typing import Any
 
 from onnxcomp import registry
 from onnxcomp.errors import RecipeError
-from onnxcomp.passbase import Pass
+from onnxcomp.passbase import Need, Pass
 
 __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Recipe", "Step"]
 
@@ -57,6 +57,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for step in self.steps:
             step.make()
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether a step can't run without calibration samples."""
+        return any(Need.CALIBRATION in step.make().needs for step in self.steps)
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "recipe") -> "Recipe":

@@ -85,7 +85,7 @@ def command(
     Without data only what needs none is tried: clean-up, and dynamic INT8 where it measures faster and stays close.
     When nothing is better, the result is the cleaned-up model, or a copy of the input.
     """
-    from onnxcomp.cli.output import check_outputs, write_report
+    from onnxcomp.cli.output import check_outputs, report_of_failure, write_report
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.target import Budget
@@ -106,7 +106,7 @@ def command(
     from onnxcomp.recipe import Recipe
     from onnxcomp.report import render_text
 
-    with shown_progress(quiet=quiet) as progress:
+    with shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
         result = optimize(
             model,
             calibration=calibration,

@@ -1,13 +1,14 @@
 """Output files of commands: checked before any work, written atomically."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from onnxcomp.errors import OutputError
+from onnxcomp.errors import GateFailed, OutputError
 from onnxcomp.report import Report, render_text
 
-__all__ = ["check_outputs", "write_report"]
+__all__ = ["check_outputs", "report_of_failure", "write_report"]
 
 _SUFFIXES = (".json", ".txt")
 
@@ -28,6 +29,18 @@ def check_outputs(model: Path, reports: Sequence[Path], *, inputs: tuple[Path, .
         raise OutputError("two outputs have the same path")
     for path in paths:
         check_output(path, inputs=inputs, overwrite=overwrite)
+
+
+@contextmanager
+def report_of_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """Write the reports also where a gate failed: that is where they are read."""
+    try:
+        yield
+    except GateFailed as err:
+        if isinstance(err.report, Report):
+            for path in paths:
+                write_report(err.report, path)
+        raise
 
 
 def write_report(report: Report, path: Path) -> None:

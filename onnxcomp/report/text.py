@@ -7,6 +7,8 @@ from onnxcomp.report.content import Content
 
 __all__ = ["render_text"]
 
+_WORTH_SAYING = 1.005  # a ratio below this is no gain
+
 
 def render_text(report: Content, *, verbose: bool = False) -> str:
     """Return the report as text.
@@ -15,9 +17,9 @@ def render_text(report: Content, *, verbose: bool = False) -> str:
         report: What to show.
         verbose: Also show what each pass left alone and why.
     """
-    lines = [*_head(report), "", *_passes(report, verbose=verbose), "", *_candidates(report), "", *_table(report)]
-    lines += ["", *(f" note    {note}" for note in report.notes), f" result  {_verdict(report)}"]
-    return "\n".join(lines) + "\n"
+    lines = [*_head(report), "", *_passes(report, verbose=verbose), "", *_candidates(report), "", *_table(report), ""]
+    lines += [*(f" note    {note}" for note in report.notes), f" result  {_verdict(report)}"]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _head(report: Content) -> Iterable[str]:
@@ -34,46 +36,51 @@ def _head(report: Content) -> Iterable[str]:
 
 
 def _passes(report: Content, *, verbose: bool) -> Iterable[str]:
-    for made in report.outcome.cleanup:
-        yield from _pass(made, verbose=verbose)
+    made = [("cleanup", done) for done in report.outcome.cleanup]
     if verbose:
-        for candidate in report.outcome.candidates:
-            for made in candidate.passes:
-                yield from _pass(made, verbose=True, candidate=candidate.name)
+        made += [(candidate.name, done) for candidate in report.outcome.candidates for done in candidate.passes]
+    shown = [(owner, done) for owner, done in made if verbose or done.modified or done.failure]
+    left = max((len(owner) for owner, _ in shown), default=0)
+    middle = max((len(done.name) for _, done in shown), default=0)
+    for owner, done in shown:
+        yield f" {owner:{left}}  {done.name:{middle}}  {_did(done):40} {done.seconds:6.1f} s"
+        if verbose:
+            yield from (f"{'':{left + 3}}- {skip.op_type} {skip.node}: {skip.reason}" for skip in done.skipped)
+    if len(shown) < len(made):
+        yield f" {len(made) - len(shown)} other clean-up passes found nothing to do"
 
 
-def _pass(made: PassReport, *, verbose: bool, candidate: str = "cleanup") -> Iterable[str]:
+def _did(made: PassReport) -> str:
     if made.failure:
-        what = f"rolled back: {made.failure}"
-    else:
-        what = ", ".join(f"{count} {name}" for name, count in made.counters.items() if count) or "nothing to do"
-    yield f" {candidate:20} {made.name:20} {what:40} {made.seconds:6.1f} s"
-    if verbose:
-        for skip in made.skipped:
-            yield f"{'':22}- {skip.op_type} {skip.node}: {skip.reason}"
+        return f"rolled back: {made.failure}"
+    return ", ".join(f"{name}: {count}" for name, count in made.counters.items() if count) or "nothing to do"
 
 
 def _candidates(report: Content) -> Iterable[str]:
     outcome = report.outcome
-    yield f" {'candidate':20} {'size':>6} {'latency':>22} {'score':>8} {'agreement':>10}"
+    width = max(len(c.name) for c in outcome.candidates)
+    yield f" {'candidate':{width}} {'size':>6} {'latency':>22} {'score':>8} {'agreement':>10}"
     for c in outcome.candidates:
+        size = c.size / outcome.original_size
         latency = f"{c.latency.ratio:.3f} [{c.latency.low:.3f}, {c.latency.high:.3f}]" if c.latency else "-"
         score = f"{c.quality.score:.4f}" if c.quality and c.quality.score is not None else "-"
         agreement = f"{c.quality.agreement:.4f}" if c.quality else "-"
-        fate = "delivered" if c.name == outcome.winner else c.rejected or ""
-        yield f" {c.name:20} {c.size / outcome.original_size:6.3f} {latency:>22} {score:>8} {agreement:>10}  {fate}"
+        fate = "delivered" if c.name == outcome.winner else c.rejected or "ranked lower"
+        yield f" {c.name:{width}} {size:6.3f} {latency:>22} {score:>8} {agreement:>10}  {fate}"
 
 
 def _table(report: Content) -> Iterable[str]:
     outcome, settings = report.outcome, report.settings
     yield f" {'':12} {'before':>12} {'after':>12}"
     size = outcome.original_size / outcome.size
-    yield f" {'size':12} {_bytes(outcome.original_size):>12} {_bytes(outcome.size):>12}   {size:.2f}x smaller"
+    smaller = f"{size:.2f}x smaller" if size >= _WORTH_SAYING else "same"
+    yield f" {'size':12} {_bytes(outcome.original_size):>12} {_bytes(outcome.size):>12}   {smaller}"
     before, after = _seconds(outcome.original_seconds), _seconds(outcome.seconds_per_run)
     speed = ""
     if latency := outcome.latency:
         bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
-        speed = f"   {1 / latency.ratio:.2f}x faster {bounds}"
+        faster = 1 / latency.ratio
+        speed = f"   {faster:.2f}x faster {bounds}" if faster >= _WORTH_SAYING else f"   same {bounds}"
     yield f" {'latency':12} {before:>12} {after:>12}{speed}"
     if outcome.original_quality.score is not None and outcome.quality.score is not None:
         change = outcome.quality.score - outcome.original_quality.score
@@ -82,7 +89,10 @@ def _table(report: Content) -> Iterable[str]:
             f"{change:+.4f}  budget {settings.budget.max_drop:g}  PASS"
         )
     yield f" {'agreement':12} {'':12} {outcome.quality.agreement:12.4f}   bound {settings.budget.agreement_bound:g}"
-    yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB"
+    bound = settings.budget.min_sqnr
+    judged = "no bound: the labels decide" if settings.metric else "bound 20 dB"
+    judged = judged if bound is None else f"bound {bound:g} dB"
+    yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB   {judged}"
 
 
 def _verdict(report: Content) -> str:

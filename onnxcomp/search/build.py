@@ -15,7 +15,7 @@ from onnxcomp.search.polish import polish
 from onnxcomp.search.race import Race
 from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
-from onnxcomp.search.variants import Switch, Variant, Variants
+from onnxcomp.search.variants import Variant, Variants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,6 +29,7 @@ class Built:
 
     result: CandidateResult
     model: "ir.Model"
+    family: str = "cleanup"  # the candidate that it is, or is a variant of
     recipe: Recipe = field(default_factory=Recipe)  # without the clean-up
     rescued: bool = False
 
@@ -73,10 +74,10 @@ class Builder:
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
             if (key := _digest(model)) not in seen:
                 seen.add(key)
-                built.append(Built(result, model, candidate.recipe))
+                built.append(Built(result, model, candidate.name, candidate.recipe))
             elif failures:
                 result.rejected = failures[0]
-                built.append(Built(result, model, candidate.recipe))
+                built.append(Built(result, model, candidate.name, candidate.recipe))
         return built
 
     def rescue(
@@ -98,7 +99,7 @@ class Builder:
             return None
         report = partial(self._progress, f"find what harms {candidate.result.name}")
         found = rescue(Variants(self._cleaned, candidate.recipe, self._ctx, noise), acceptable, report, late)
-        return None if found is None else self._variant(candidate, *found, rescued=True)
+        return None if found is None else self._variant(candidate, found[0], rescued=True)
 
     def polish(self, candidate: Built, race: Race) -> Built | None:
         """Return a variant of a candidate that is faster because nodes that gain nothing stay float, or None."""
@@ -112,12 +113,12 @@ class Builder:
             size=size,
             race=lambda models: race.among(models, f"polish {candidate.result.name}"),
         )
-        return None if found is None else self._variant(candidate, *found, rescued=candidate.rescued)
+        return None if found is None else self._variant(candidate, found[0], rescued=candidate.rescued)
 
-    def _variant(self, origin: Built, variant: Variant, switches: list[Switch], *, rescued: bool) -> Built:
-        count = len({node for switch in switches for node in switch.nodes})
-        name = f"{origin.result.name}, {count} float"
-        return Built(_described(name, variant.model, variant.passes), variant.model, variant.recipe, rescued)
+    def _variant(self, origin: Built, variant: Variant, *, rescued: bool) -> Built:
+        name = f"{origin.family}, {_float_nodes(variant.recipe)} kept float"
+        described = _described(name, variant.model, variant.passes)
+        return Built(described, variant.model, origin.family, variant.recipe, rescued)
 
     def _stage(self, candidate: str, name: str) -> None:
         self._progress(f"build {candidate}: {name}", None)
@@ -125,6 +126,11 @@ class Builder:
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:
     return CandidateResult(name, recipe_of(model), reports, size(model))
+
+
+def _float_nodes(recipe: Recipe) -> int:
+    """Count the nodes that a recipe leaves out by name."""
+    return len({name for step in recipe.steps for name in step.settings.get("exclude", ())})
 
 
 def _digest(model: "ir.Model") -> bytes:

@@ -28,8 +28,8 @@ def objection(
     latency = candidate.latency
     assert latency is not None
     slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else NO_SLOWER
-    if latency.ratio > slowest:
-        return f"slower than allowed: {latency.ratio:.2f} of the original's time"
+    if latency.low > slowest:
+        return f"slower than allowed ({slowest:g} of the original's time)"
     if budget.max_size is not None and candidate.size > budget.max_size:
         return f"larger than {budget.max_size} bytes"
     if candidate.size > original_size:
@@ -37,7 +37,7 @@ def objection(
     if fallback:
         return None
     if goal == "latency" and not latency.high < _FASTER:
-        return "not measurably faster"
+        return f"not clearly faster: its interval does not end below {_FASTER:g}"
     if goal == "size" and not candidate.size < original_size:
         return "not smaller"
     if goal == "balanced" and not latency.ratio * candidate.size / original_size < 1:

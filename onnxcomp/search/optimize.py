@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
-from onnxcomp.errors import GateFailed, MetricError, ModelError
+from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
@@ -84,7 +84,6 @@ def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progr
         ModelError: The model does not run on the samples.
         DataError: The samples do not fit the model.
         MetricError: The metric fails on the original's outputs.
-        GateFailed: A bound on size or latency is met by no candidate and not by the original.
     """
     return _Optimizer(model, work, source, progress or (lambda _stage, _share: None)).run()
 
@@ -122,6 +121,8 @@ class _Optimizer:
         builder = Builder(cleaned, ctx, verifier, self._progress)
         wanted = [Candidate("recipe", work.recipe)] if work.recipe else quantized(calibrated=ctx.ranges is not None)
         built = [builder.cleanup(), *builder.build(wanted)]
+        if not any(report.modified for report in reports):
+            built[0].result.rejected = "there is nothing to clean up"
         timing = self._measure(built)
         if (polished := self._polish(built, builder)) is not None:
             built.append(polished)
@@ -246,8 +247,6 @@ class _Optimizer:
         reports: list[PassReport],
     ) -> Outcome:
         delivered = None if proof is None else proof.candidate.result
-        if delivered is None:
-            self._check_original(built)
         seconds_of = {t.name: t.median for t in (proof.timing if proof else timing).timings}
         return Outcome(
             model=proof.model if proof else self._model,
@@ -261,18 +260,20 @@ class _Optimizer:
             seconds_per_run=seconds_of[delivered.name if delivered else "original"],
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
+            missed=None if delivered else self._missed(built),
             seconds=time.perf_counter() - self._start,
             source=self._source,
         )
 
-    def _check_original(self, built: list[Built]) -> None:
-        """Refuse to deliver the original where it misses a bound that the user named."""
+    def _missed(self, built: list[Built]) -> str | None:
+        """Say why the original can't be delivered either, where it misses a bound that the user named."""
         budget = self._work.budget
         too_large = budget.max_size is not None and self._size > budget.max_size
         too_slow = budget.max_latency_ratio is not None and budget.max_latency_ratio < 1
         if too_large or too_slow:
             misses = "; ".join(f"{c.result.name}: {c.result.rejected}" for c in built)
-            raise GateFailed(f"no candidate keeps the budget, and the original does not either ({misses})")
+            return f"no candidate keeps the budget, and the original does not either ({misses})"
+        return None
 
     def _cleaning(self, name: str) -> None:
         self._progress(f"clean up: {name}", None)

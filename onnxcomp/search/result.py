@@ -74,6 +74,7 @@ class Outcome:
         seconds_per_run: Median time of one run of the delivered model.
         cleanup: What each cleanup pass did.
         candidates: All that were tried.
+        missed: Why neither a candidate nor the original keeps a bound that the user named; None: one does.
         seconds: Wall-clock time of the whole run.
         source: The file that the original came from.
     """
@@ -89,6 +90,7 @@ class Outcome:
     seconds_per_run: float
     cleanup: tuple[PassReport, ...]
     candidates: tuple[CandidateResult, ...]
+    missed: str | None = None
     seconds: float = 0.0
     source: Path | None = None
 

@@ -73,7 +73,7 @@ def test_the_order_is_complete_and_its_first_is_near_the_best(numbers: list[tupl
         (candidate(size=1001), "latency", Budget(), "larger than the original"),
         (candidate(size=1000), "latency", Budget(), None),
         (candidate(size=1000), "size", Budget(), "not smaller"),
-        (candidate(ratio=0.95, width=0.1), "latency", Budget(), "not measurably faster"),
+        (candidate(ratio=0.95, width=0.1), "latency", Budget(), "not clearly faster"),
         (candidate(ratio=0.95, width=0.1), "size", Budget(), None),
         (candidate(ratio=1.01, size=990), "balanced", Budget(), None),
         (candidate(ratio=1.02, size=999), "balanced", Budget(), "not better"),
