@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal, nothing elsewhere."""
+"""Progress on stderr: a live line on a terminal, one line per stage elsewhere."""
 
 import os
 import sys
@@ -7,13 +7,37 @@ from contextlib import contextmanager
 
 __all__ = ["shown_progress"]
 
+_Show = Callable[[str, float | None], None]
+
 
 @contextmanager
-def shown_progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None] | None]:
+def shown_progress(*, quiet: bool) -> Iterator[_Show | None]:
     """Give a callback that shows stage and share done, or None where nobody would see it."""
-    if quiet or not sys.stderr.isatty() or os.environ.get("CI"):
+    if quiet or sys.stderr is None:
         yield None
-        return
+    elif not sys.stderr.isatty() or os.environ.get("CI"):
+        yield _stage_printer()
+    else:
+        with _live_line() as show:
+            yield show
+
+
+def _stage_printer() -> _Show:
+    """Return a callback that prints each stage once, for logs."""
+    last = ""
+
+    def show(stage: str, _share: float | None) -> None:
+        nonlocal last
+        heading = stage.partition(":")[0]
+        if heading != last:
+            print(f"{heading} ...", file=sys.stderr, flush=True)
+        last = heading
+
+    return show
+
+
+@contextmanager
+def _live_line() -> Iterator[_Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
