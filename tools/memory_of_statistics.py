@@ -5,12 +5,11 @@
 Every measurement runs in a fresh process:
 
 1. load the model and clean it up, as `optimize` does before it calibrates;
-2. baseline: set the process's record of its largest resident set back, open a plain session of the cleaned-up model
-   (all cores, as in calibration), run one sample, read the record; close the session;
-3. peak: run the pass ``quantize-static``, which asks for the statistics of every tensor it needs; set the record back
-   when it asks, read it when it has its answer; the largest counts.
+2. baseline: the resident set with the model loaded, no session open;
+3. peak: run the pass ``quantize-static``, which asks for extremes and histograms of every tensor it needs; set the
+   process's record of its largest resident set back when it asks, read it when it has its answer; the largest counts.
 
-``above`` is peak - baseline: what calibration takes above loading and running the model. Where there are fewer
+``above`` is peak - baseline: what collecting statistics takes above loading the model, its session included. Where there are fewer
 calibration samples than asked for, they are repeated. The last measurement reads a generated file of --big-mb (a folder
 of files for a model whose calibration data is one): each value is drawn at random from those of the first sample of
 that input, stored uncompressed.

@@ -1,5 +1,6 @@
 """The measurement of `memory_of_statistics`, taken inside a process that does nothing else."""
 
+import ctypes
 import gc
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from onnxcomp.bench import peak_rss
 from onnxcomp.data import Feed, Samples, open_samples
 from onnxcomp.errors import EnvironmentUnavailable
 from onnxcomp.facts import input_specs
-from onnxcomp.model import load, open_session
+from onnxcomp.model import load
 from onnxcomp.passbase import PassContext
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.candidates import cleanup
@@ -45,10 +46,10 @@ def measure(model: Path, data: Path, count: int | None) -> dict[str, Any]:
     prepared = Recipe((*cleanup().steps, Step("upgrade-opset", {"minimum": _MINIMUM_OPSET})))
     cleaned, _ = pipeline.run_recipe(original, prepared, ctx, verifier)
     del original, verifier
-    baseline = _baseline(cleaned, samples)
+    baseline = _resident()
     ranges = _WatchedRanges(cleaned, samples)
     ctx.ranges = ranges
-    Step("quantize-static").make().run(cleaned, ctx)
+    Step("quantize-static", {"method": "percentile"}).make().run(cleaned, ctx)
     return {
         "baseline": baseline,
         "peak": ranges.peak,
@@ -58,11 +59,11 @@ def measure(model: Path, data: Path, count: int | None) -> dict[str, Any]:
     }
 
 
-def _baseline(model: Any, samples: Samples) -> int:
-    """Return the peak of a plain session that runs one sample."""
+def _resident() -> int:
+    """Return the resident set of what is in use: what was freed before goes back to the system first."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     _reset_peak()
-    session = open_session(model, threads=0)
-    session.run(next(iter(samples.take(1))))
     return _peak()
 
 
@@ -81,11 +82,11 @@ class _WatchedRanges(RangeStore):
         self.peak = self.tensors = self.runs = 0
         self.seconds = 0.0
 
-    def get(self, names: Iterable[str], model: Any = None) -> dict[str, Range]:
-        """See `RangeStore.get`."""
+    def clipped(self, names: Iterable[str], method: str, model: Any = None) -> dict[str, Range]:
+        """See `RangeStore.clipped`: extremes and histograms."""
         start = time.perf_counter()
         _reset_peak()
-        found = super().get(names, model)
+        found = super().clipped(names, method, model)
         self.peak = max(self.peak, _peak())
         self.seconds += time.perf_counter() - start
         self.tensors = max(self.tensors, len(found))

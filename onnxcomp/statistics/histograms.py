@@ -89,8 +89,9 @@ def collect_histograms(
     session = open_session(tapped(model, inner), threads=threads) if inner else None
     for feed in samples:
         values = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
-        for name in names:
-            add_to_counts(counts[name], np.asarray(values[name]), ranges[name].low, ranges[name].high)
+        for name in names:  # each is let go when it is counted: two runs' activations are never held at once
+            add_to_counts(counts[name], np.asarray(values.pop(name)), ranges[name].low, ranges[name].high)
+        values.clear()
     return {name: Histogram(ranges[name].low, ranges[name].high, counts[name]) for name in names}
 
 
