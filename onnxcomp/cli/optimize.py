@@ -78,7 +78,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show what was skipped and why.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no report text and no progress.")] = False,
 ) -> None:
     """Find the best model inside the budget, prove it by measurement, write it and report.
 
@@ -97,7 +97,7 @@ def command(
         max_size=None if max_size is None else parse_size(max_size),
         max_latency_ratio=max_latency_ratio,
     )
-    target_path = output or model.with_name(f"{model.stem}.opt.onnx")
+    target_path = output or model.parent / f"{model.stem}.opt.onnx"
     metric_file = metric.rpartition(":")[0] if metric else None
     read = [Path(name) for name in (model, calibration, evaluation, recipe, metric_file) if name]
     check_outputs(target_path, report or [], inputs=tuple(read), overwrite=overwrite)

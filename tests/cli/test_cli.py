@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxcomp.api import optimize
 from onnxcomp.bench import Comparison, Ratio, Timing
 from onnxcomp.cli.app import build_app, run
+from onnxcomp.errors import UsageError
 from onnxcomp.search import race
 
 ENVIRONMENT = {**os.environ, "CI": "1", "COLUMNS": "200"}
@@ -64,6 +66,10 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     # name: (arguments after `optimize`, exit code, what stderr must say)
     "model missing": ("missing.onnx", 3, "missing.onnx"),
     "model is a folder": ("out", 3, "directory"),
+    "model is a pipe": ("pipe -o o.onnx", 3, "not a regular file"),
+    "model is the root": ("/ -o o.onnx", 3, "directory"),
+    "model name too long": (f"{'n' * 300}.onnx", 2, "too long"),
+    "model name too long beside an output": (f"{'n' * 300}.onnx -o o.onnx", 3, "too long"),
     "model empty": ("empty.onnx", 3, "is empty"),
     "model cut short": ("cut.onnx", 3, "cut.onnx"),
     "model is text": ("bad.toml", 3, "not an ONNX model"),
@@ -84,6 +90,7 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     "size without unit": ("model.onnx --max-size 5XB", 2, "5XB"),
     "size of nothing": ("model.onnx --max-size 0", 2, "max-size"),
     "threads": ("model.onnx --threads -1", 2, "threads"),
+    "too many threads": ("model.onnx --threads 10000", 2, "cores of this machine"),
     "batch": ("model.onnx --batch 0", 2, "batch"),
     "seed": ("model.onnx --seed -1", 2, "seed"),
     "output exists": ("model.onnx -o old.onnx", 2, "--overwrite"),
@@ -94,6 +101,11 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     "output is the data": ("model.onnx --eval eval.npz -o eval.npz --overwrite", 2, "input itself"),
     "output folder missing": ("model.onnx -o nowhere/o.onnx", 2, "mkdir"),
     "output is a folder": ("model.onnx -o out", 2, "is a folder"),
+    "output is a pipe": ("model.onnx -o pipe --overwrite", 2, "is not a regular file"),
+    "report is a pipe": ("model.onnx --report pipe.txt --overwrite", 2, "is not a regular file"),
+    "output is stdout": ("model.onnx -o -", 2, "standard output is not supported"),
+    "output is a ring of links": ("model.onnx -o ring.onnx --overwrite", 2, "ring.onnx"),
+    "output name too long": (f"model.onnx -o {'n' * 300}", 2, "cannot write"),
     "report suffix": ("model.onnx --report out/r.pdf", 2, "r.pdf"),
     "report folder missing": ("model.onnx --report nowhere/r.json", 2, "mkdir"),
     "report is the output": ("model.onnx -o out/r.json --report out/r.json", 2, "same path"),
@@ -118,6 +130,9 @@ def test_errors(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     (folder / "old.json").write_text("{}", encoding="utf-8")
     (folder / "recipe.txt").write_text("schema_version = 1\n", encoding="utf-8")
     (folder / "metric.py").write_text("def score(outputs, labels): return 1.0", encoding="utf-8")
+    (folder / "ring.onnx").symlink_to(folder / "ring.onnx")
+    for pipe in ("pipe", "pipe.txt"):
+        os.mkfifo(folder / pipe)
     monkeypatch.chdir(folder)
     before = snapshot(folder)
     assert call("optimize", *arguments.split()) == code
@@ -126,6 +141,18 @@ def test_errors(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     assert "Traceback" not in err
     assert out == ""
     assert snapshot(folder) == before
+    assert (folder / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"model": 3}, {"model": None}, {"calibration": 5}, {"eval": ["eval.npz"]}, {"metric": len}],
+    ids=str,
+)
+def test_arguments_of_another_type(folder: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        optimize(**{"model": folder / "model.onnx", "eval": folder / "eval.npz"} | arguments)
+    assert "pass" in str(caught.value.hint)
 
 
 @pytest.mark.usefixtures("quick")
