@@ -2,7 +2,6 @@
 
 import enum
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +87,7 @@ def command(
     from onnxcomp.cli.output import check_outputs, write_report
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
+    from onnxcomp.cli.streams import show
     from onnxcomp.target import Budget
 
     budget = Budget(
@@ -127,7 +127,7 @@ def command(
     for path in report or []:
         write_report(result.report, path)
     if output_format is Format.JSON:
-        sys.stdout.write(result.report.to_json())
+        show(result.report.to_json())
     elif not quiet:
-        sys.stdout.write(render_text(result.report, verbose=verbose))
-        sys.stdout.write(f" wrote   {os.fspath(target_path)}\n")
+        show(render_text(result.report, verbose=verbose))
+        show(f" wrote   {os.fspath(target_path)}\n")

@@ -11,7 +11,7 @@ __all__ = ["shown_progress"]
 @contextmanager
 def shown_progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None] | None]:
     """Give a callback that shows stage and share done, or None where nobody would see it."""
-    if quiet or not sys.stderr.isatty() or os.environ.get("CI"):
+    if quiet or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("CI"):
         yield None
         return
     from rich.console import Console
