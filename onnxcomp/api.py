@@ -91,8 +91,12 @@ def optimize(
         raise UsageError(f"time-budget must be positive, got {time_budget}")
     if threads < 0:
         raise UsageError(f"threads must not be negative, got {threads}")
+    if threads > (cores := os.cpu_count() or 1):
+        raise UsageError(f"threads must be at most {cores}, the cores of this machine, got {threads}", hint="0 is all")
     if goal not in get_args(Goal):
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
+    if not (metric is None or isinstance(metric, str)):
+        raise UsageError(f"a metric can't be given as {type(metric).__name__}", hint="pass FILE.py:function as text")
     chosen = get_target(target)
     if chosen.name != get_target("auto").name:
         raise UsageError(
@@ -152,6 +156,11 @@ def optimize(
 def _open(model: "ir.Model", data: str | os.PathLike[str] | Samples | None, batch: int) -> Samples | None:
     if data is None or isinstance(data, Samples):
         return data
+    if not isinstance(data, str | os.PathLike):
+        raise UsageError(
+            f"samples can't be given as {type(data).__name__}",
+            hint="pass the path of an .npz file or of a folder of them, or onnxcomp.data.Samples",
+        )
     return open_samples(data, input_specs(model), batch=batch)
 
 

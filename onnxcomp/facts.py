@@ -101,17 +101,36 @@ def feature_outputs(model: "ir.Model") -> frozenset[str]:
     """Name the outputs that are vectors to compare, not scores to choose from: their operator normalizes or pools.
 
     An embedding ends in a normalization or a mean, a recurrent state in its LSTM or GRU; scores end in a product, a sum
-    or a softmax.
+    or a softmax. A last scaling by a constant number (a temperature) tells nothing: what it scales counts.
     """
     found = set()
     for output in model.graph.outputs:
         value: ir.Value | None = output
-        while value is not None and (node := value.producer()) is not None and node.op_type in _MOVES:
-            value = node.inputs[0]
+        while value is not None and (before := _carried(value)) is not None:
+            value = before
         node = value.producer() if value is not None else None
         if node is not None and node.op_type in _FEATURE_OPS:
             found.add(str(output.name))
     return frozenset(found)
+
+
+def _carried(value: "ir.Value") -> "ir.Value | None":
+    """Return the value that this one is a moved or scaled copy of; None: it is made anew."""
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type in _MOVES:
+        return node.inputs[0]
+    if node.op_type in ("Div", "Mul") and any(_is_constant_number(operand) for operand in node.inputs):
+        return next((operand for operand in node.inputs if not _is_constant_number(operand)), None)
+    return None
+
+
+def _is_constant_number(value: "ir.Value | None") -> bool:
+    import onnx_ir as ir
+
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return tensor is not None and tensor.size == 1
 
 
 def _dimension(dimension: object) -> int | None:

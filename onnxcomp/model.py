@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp import runtime
 from onnxcomp.data import Feed
-from onnxcomp.errors import ModelError, OutputError
+from onnxcomp.errors import ModelError, OutputError, UsageError
 from onnxcomp.facts import all_nodes, initializers, opset
 from onnxcomp.runtime import Session, limits
 
@@ -47,6 +48,7 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     Raises:
         ModelError: It can't be read, is no ONNX model, its external data is missing or lies outside its folder,
             or onnxruntime refuses it.
+        UsageError: The source is of another type.
     """
     import onnx_ir as ir
 
@@ -54,13 +56,14 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
         model = source.clone()
     elif isinstance(source, bytes):
         model = _parse(source, "the given bytes", None)
-    else:
+    elif isinstance(source, str | os.PathLike):
         path = Path(source)
-        try:
-            content = path.read_bytes()
-        except OSError as err:
-            raise ModelError(f"cannot read {path}: {err.strerror or err}") from err
-        model = _parse(content, str(path), path.parent)
+        model = _parse(_content(path), str(path), path.parent)
+    else:
+        raise UsageError(
+            f"a model can't be given as {type(source).__name__}",
+            hint="pass a path, bytes, or an onnx_ir.Model; for an onnx.ModelProto: model.SerializeToString()",
+        )
     _fit_to_runtime(model)
     open_session(model, optimize=False)
     return model
@@ -72,12 +75,13 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
     A model too large for one protobuf message gets its tensors in ``NAME.data`` beside it.
 
     Raises:
-        OutputError: The folder can't be written.
+        OutputError: The folder can't be written, or the path is that of a folder, a device or a pipe.
     """
     import onnx_ir as ir
 
     path = Path(path)
     try:
+        _check_kind(path, _status(path))
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder, path.name)
             if _fits_protobuf(model):
@@ -94,6 +98,7 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy a model file byte for byte, atomically; its external data must lie beside ``target`` already."""
     try:
+        _check_kind(target, _status(target))
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             temporary = Path(folder, target.name)
             shutil.copyfile(source, temporary)
@@ -106,15 +111,21 @@ def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> 
     """Refuse, before any work, an output path that can't be used.
 
     Raises:
-        OutputError: Its folder is missing or read-only, it exists and may not be replaced, is a folder, or is an input.
+        OutputError: Its folder is missing or read-only, it exists and may not be replaced, is a folder, a device or
+            anything else but a regular file, or is an input.
     """
-    if not path.parent.is_dir():
+    if path == Path("-"):
+        raise OutputError("standard output is not supported", hint="name a file with --output")
+    try:
+        folder, found = _status(path.parent), _status(path)
+    except (OSError, ValueError) as err:  # a name that is too long, a folder that may not be searched, a NUL
+        raise OutputError(f"cannot write {path}: {getattr(err, 'strerror', None) or err}") from err
+    if folder is None or not stat.S_ISDIR(folder.st_mode):
         raise OutputError(f"the folder of the output {path} does not exist", hint=f"mkdir -p {path.parent}")
-    if path.is_dir():
-        raise OutputError(f"the output {path} is a folder")
-    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+    _check_kind(path, found)
+    if found is not None and any(_is_file(found, source) for source in inputs):
         raise OutputError(f"the output {path} is the input itself", hint="name another file with --output")
-    if path.exists() and not overwrite:
+    if found is not None and not overwrite:
         raise OutputError(f"the output {path} exists", hint="--overwrite replaces it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"the folder {path.parent} is not writable")
@@ -236,6 +247,40 @@ def size(model: "ir.Model") -> int:
 def is_one_file(model: "ir.Model") -> bool:
     """Say whether the file that a model was loaded from holds all of it: no external data."""
     return not model.meta.get(_EXTERNAL, False)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Say what a path leads to, links followed; None: to nothing."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _check_kind(path: Path, found: os.stat_result | None) -> None:
+    """Refuse to replace a folder, a device or a pipe."""
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"the output {path} is a folder")
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise OutputError(f"the output {path} is not a regular file", hint="name another file")
+
+
+def _is_file(found: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(found, path.stat())
+    except (OSError, ValueError):  # what can't be looked at is refused where it is read
+        return False
+
+
+def _content(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # reading a device or a pipe may never end
+            kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            raise ModelError(f"cannot read {path}: it is {kind}")
+        return path.read_bytes()
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        raise ModelError(f"cannot read {path}: {getattr(err, 'strerror', None) or err}") from err
 
 
 def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":

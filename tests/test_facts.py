@@ -100,10 +100,17 @@ def test_is_quantized(parse: Parse, nodes: str, expected: bool) -> None:
         ("n = LayerNormalization(x, w, w) y = Gemm(n, w2, w)", False),  # what counts is the end
         ("m = ReduceMean <axes = [1]> (x) p = Add(m, w) y = Reshape(p, shape)", False),
         ("y = Identity(x)", False),  # no operator at all
+        ("p = MatMul(x, w2) y = Mul(p, scalar)", False),  # logits times a temperature
+        ("p = MatMul(x, w2) y = Mul(one, p)", False),
+        ("p = MatMul(x, w2) c = Constant <value_float = 2.0> () y = Div(p, c)", False),
+        ("p = MatMul(x, w2) s = Div(p, scalar) y = Reshape(s, shape)", False),
+        ("n = ReduceL2 <axes = [1]> (x) d = Div(x, n) y = Mul(d, scalar)", True),  # a scaled embedding
+        ("p = MatMul(x, w2) y = Mul(p, w)", True),  # a gain for each element
     ],
 )
 def test_outputs_that_are_features(parse: Parse, nodes: str, features: bool) -> None:
     weights = {"w": np.ones(4), "w2": np.ones((4, 4)), "shape": np.array([1, -1]), "axes": np.array([0])}
+    weights |= {"scalar": np.array(2.0), "one": np.ones((1, 1))}
     model = load(parse(f"g (float[4, 4] x) => (float[A, B] y) {{ {nodes} }}", weights).SerializeToString())
     assert feature_outputs(model) == ({"y"} if features else frozenset())
 

@@ -449,3 +449,34 @@ def test_a_metric_can_not_end_the_program():
 def test_runs_without_labels_are_refused():
     with pytest.raises(MetricError, match="1 runs, but labels for 0"):
         evaluate(top1, [{"y": SCORES}], [])
+
+
+def test_what_a_metric_prints_goes_to_stderr(tmp_path, capsys):
+    (tmp_path / "loud.py").write_text("print('import')\ndef score(o, l):\n    print('call')\n    return 1.0\n")
+    _, metric = load_metric(str(tmp_path / "loud.py"))
+    assert evaluate(metric, [], []) == 1
+    assert capsys.readouterr() == ("", "import\ncall\n")
+
+
+def test_a_metric_can_not_change_what_the_next_call_gets():
+    def greedy(outputs, labels):
+        found = sum(run.pop("y").sum() for run in outputs) + sum(label.sum() for label in labels)
+        for label in labels:
+            label[:] = 0
+        outputs.clear()
+        labels.clear()
+        return found
+
+    outputs, labels = [{"y": array(1.0, 2.0)}], [np.array([4])]
+    assert evaluate(greedy, outputs, labels) == 7
+    assert evaluate(greedy, outputs, labels) == 7
+
+
+def test_a_package_that_is_missing_is_to_be_installed(tmp_path):
+    (tmp_path / "needy.py").write_text("import no_such_package\ndef score(o, l): return 1.0\n")
+    with pytest.raises(MetricError, match="no_such_package") as caught:
+        load_metric(str(tmp_path / "needy.py"))
+    assert caught.value.hint == "install no_such_package in this environment"
+    with pytest.raises(MetricError) as caught:
+        load_metric("no_such_package.metrics:score")
+    assert "FILE.py" in caught.value.hint

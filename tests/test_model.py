@@ -1,4 +1,6 @@
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcomp import model as model_module
-from onnxcomp.errors import ModelError, OutputError
+from onnxcomp.errors import ModelError, OutputError, UsageError
 from onnxcomp.facts import opset
 from onnxcomp.model import (
     check_output,
@@ -421,3 +423,53 @@ class TestInferShapes:
         model = load(parse(text).SerializeToString())
         infer_shapes(model)
         assert load(serialized(model))
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    if sys.platform == "win32":
+        pytest.skip("makes a named pipe")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    return tmp_path / "pipe.onnx"
+
+
+def test_an_output_is_a_regular_file_or_nothing(proto: onnx.ModelProto, fifo: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.onnx"
+    link.symlink_to(fifo)
+    for path in (fifo, link):
+        with pytest.raises(OutputError, match="is not a regular file"):
+            check_output(path, inputs=(), overwrite=True)
+        with pytest.raises(OutputError, match="is not a regular file"):
+            save(load(proto.SerializeToString()), path)
+        with pytest.raises(OutputError, match="is not a regular file"):
+            copy_file(tmp_path / "file.onnx", path)
+    assert fifo.is_fifo()
+    link.unlink()
+    (tmp_path / "file.onnx").write_bytes(b"old")
+    link.symlink_to(tmp_path / "file.onnx")
+    check_output(link, inputs=(), overwrite=True)
+    with pytest.raises(OutputError, match="standard output is not supported"):
+        check_output(Path("-"), inputs=(), overwrite=True)
+
+
+def test_only_a_regular_file_is_read(fifo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a regular file"):
+        load(fifo)
+    with pytest.raises(ModelError, match="a directory"):
+        load(tmp_path)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("n" * 300 + ".onnx", "a\0b"):
+        with pytest.raises(ModelError, match="cannot read"):
+            load(tmp_path / name)
+        with pytest.raises(OutputError, match="cannot write"):
+            check_output(tmp_path / name, inputs=(), overwrite=False)
+        check_output(tmp_path / "o.onnx", inputs=(tmp_path / name,), overwrite=False)
+
+
+@pytest.mark.parametrize("source", [3, None, bytearray(b"x"), onnx.ModelProto()])
+def test_sources_of_another_type(source: object) -> None:
+    with pytest.raises(UsageError, match=type(source).__name__) as caught:
+        load(source)  # type: ignore[arg-type]
+    assert "SerializeToString" in str(caught.value.hint)

@@ -9,8 +9,8 @@ Every measurement runs in a fresh process:
 3. peak: run the pass ``quantize-static``, which asks for extremes and histograms of every tensor it needs; set the
    process's record of its largest resident set back when it asks, read it when it has its answer; the largest counts.
 
-``above`` is peak - baseline: what collecting statistics takes above loading the model, its session included. Where there are fewer
-calibration samples than asked for, they are repeated. The last measurement reads a generated file of --big-mb (a folder
+``above`` is peak - baseline: what collecting statistics takes above loading the model, its session included. Where
+there are fewer calibration samples than asked for, they are repeated. The last measurement reads a generated file of --big-mb (a folder
 of files for a model whose calibration data is one): each value is drawn at random from those of the first sample of
 that input, stored uncompressed.
 

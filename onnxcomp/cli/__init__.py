@@ -2,11 +2,19 @@
 
 import sys
 
-from onnxcomp.cli.app import build_app, run
-
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(build_app(), sys.argv[1:]))
+    try:  # Ctrl-C may come while modules are being loaded
+        from onnxcomp.cli.streams import prepare_streams
+
+        prepare_streams()
+        from onnxcomp.cli.app import build_app, run
+
+        code = run(build_app(), sys.argv[1:])
+    except KeyboardInterrupt:
+        print("error: interrupted; no file is half written", file=sys.stderr)
+        code = 130
+    sys.exit(code)

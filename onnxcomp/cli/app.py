@@ -1,6 +1,5 @@
 """The command table, and what every command does alike: errors to stderr, exit codes."""
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from onnxcomp import __version__
 from onnxcomp.cli import optimize, passes
+from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError
 
 __all__ = ["build_app", "run"]
@@ -41,36 +41,52 @@ def build_app() -> typer.Typer:
 def run(app: typer.Typer, arguments: list[str]) -> int:
     """Run one command line; return its exit code. No error but a bug of ours shows a traceback."""
     try:
+        code = _call(app, arguments)
+    except OnnxCompError as err:
+        _complain(str(err), err.hint)
+        code = err.exit_code
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except BrokenPipeError:  # the reader has left, for example `| head`: no error
+        code = 0
+        discard_stdout()
+    except Exception as err:
+        if not isinstance(err, OSError) or stdout_failure() is None:
+            traceback.print_exc()
+            _complain("this is a bug of onnxcomp", "please report it with the lines above")
+            return _BUG
+        code = 0  # what failed is the printing: told below
+    match stdout_failure():
+        case BrokenPipeError():
+            discard_stdout()
+        case OSError() as failure:
+            discard_stdout()
+            _complain(f"cannot write to standard output: {failure.strerror or failure}", None)
+            return code or 2
+    return code
+
+
+def _call(app: typer.Typer, arguments: list[str]) -> int:
+    """Call typer, which ends every command line with SystemExit; return the code."""
+    try:
         app(args=arguments, prog_name="onnxcomp", standalone_mode=True)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # typer turns it into 1, which says that a gate failed
-            return _reader_left()
+            raise stop.__context__ from None
         if stop.code == _INTERRUPTED:  # typer's, for Ctrl-C
-            _complain("interrupted; no file is half written", None)
+            return _interrupted()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
-    except OnnxCompError as err:
-        _complain(str(err), err.hint)
-        return err.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted; no file is half written", None)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        return _reader_left()
-    except Exception:
-        traceback.print_exc()
-        _complain("this is a bug of onnxcomp", "please report it with the lines above")
-        return _BUG
     return 0
 
 
-def _reader_left() -> int:
-    """End in peace where the reader of our output has left, for example `| head`."""
-    sys.stdout = sys.__stdout__  # typer wraps it
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
+def _interrupted() -> int:
+    _complain("interrupted; no file is half written", None)
+    return _INTERRUPTED
 
 
 def _complain(message: str, hint: str | None) -> None:
+    if sys.stderr is None:  # closed; print would take stdout instead
+        return
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import enum
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +77,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show what was skipped and why.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no report text and no progress.")] = False,
 ) -> None:
     """Find the best model inside the budget, prove it by measurement, write it and report.
 
@@ -88,6 +87,7 @@ def command(
     from onnxcomp.cli.output import check_outputs, report_of_failure, write_report
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
+    from onnxcomp.cli.streams import show
     from onnxcomp.target import Budget
 
     budget = Budget(
@@ -97,7 +97,7 @@ def command(
         max_size=None if max_size is None else parse_size(max_size),
         max_latency_ratio=max_latency_ratio,
     )
-    target_path = output or model.with_name(f"{model.stem}.opt.onnx")
+    target_path = output or model.parent / f"{model.stem}.opt.onnx"
     metric_file = metric.rpartition(":")[0] if metric else None
     read = [Path(name) for name in (model, calibration, evaluation, recipe, metric_file) if name]
     check_outputs(target_path, report or [], inputs=tuple(read), overwrite=overwrite)
@@ -127,7 +127,7 @@ def command(
     for path in report or []:
         write_report(result.report, path)
     if output_format is Format.JSON:
-        sys.stdout.write(result.report.to_json())
+        show(result.report.to_json())
     elif not quiet:
-        sys.stdout.write(render_text(result.report, verbose=verbose))
-        sys.stdout.write(f" wrote   {os.fspath(target_path)}\n")
+        show(render_text(result.report, verbose=verbose))
+        show(f" wrote   {os.fspath(target_path)}\n")

@@ -1,5 +1,6 @@
 """Output files of commands: checked before any work, written atomically."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def check_outputs(model: Path, reports: Sequence[Path], *, inputs: tuple[Path, .
         if path.suffix not in _SUFFIXES:
             raise OutputError(f"a report can't be written as {path.name}", hint=f"end it in {' or '.join(_SUFFIXES)}")
     paths = [model, *reports]
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
         raise OutputError("two outputs have the same path")
     for path in paths:
         check_output(path, inputs=inputs, overwrite=overwrite)
@@ -53,7 +54,7 @@ def write_report(report: Report, path: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder, path.name)
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             temporary.replace(path)
     except OSError as err:
         raise OutputError(f"cannot write {path}: {err.strerror or err}") from err

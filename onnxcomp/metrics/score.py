@@ -7,7 +7,7 @@ import numbers
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -88,7 +88,7 @@ def load_metric(spec: str) -> tuple[str, Metric]:
 
 
 def evaluate(metric: Metric, outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray]) -> float:
-    """Call a metric, which may be anybody's code.
+    """Call a metric, which may be anybody's code: it gets lists of its own, and what it prints goes to stderr.
 
     Args:
         metric: The metric.
@@ -105,7 +105,8 @@ def evaluate(metric: Metric, outputs: list[dict[str, np.ndarray]], labels: list[
         raise MetricError(f"{len(outputs)} runs, but labels for {len(labels)}", hint="give each run its labels")
     name = getattr(metric, "__name__", type(metric).__name__)
     try:
-        result: object = metric(outputs, labels)
+        with redirect_stdout(sys.stderr):  # stdout holds the report and nothing else
+            result: object = metric([dict(run) for run in outputs], [np.array(label) for label in labels])
     except MetricError:
         raise
     except (Exception, SystemExit) as err:  # a metric that ends the program must not look like success
@@ -207,9 +208,15 @@ def _function(module: ModuleType, name: str, where: str) -> Metric:
 
 @contextmanager
 def _loading(where: str) -> Iterator[None]:
-    """Turn what somebody's module raises on import into a `MetricError`."""
+    """Turn what somebody's module raises on import into a `MetricError`; what it prints goes to stderr."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
+    except ModuleNotFoundError as err:
+        missing = err.name or ""
+        own = where == missing or where.startswith(f"{missing}.")  # the metric's module itself, or a package of it
+        hint = FORMS if own else f"install {missing or 'it'} in this environment"
+        raise MetricError(f"the metric {where} can't be loaded: {err}", hint=hint) from err
     except (Exception, SystemExit) as err:
         raise MetricError(f"the metric {where} can't be loaded: {type(err).__name__}: {err}", hint=FORMS) from err
 

@@ -1,5 +1,7 @@
 """The command line as users meet it. Errors are checked in this process, whatever needs a process of its own in one."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from onnxcomp.api import optimize
 from onnxcomp.bench import Comparison, Ratio, Timing
 from onnxcomp.cli.app import build_app, run
+from onnxcomp.errors import UsageError
 from onnxcomp.search import race
 
 ENVIRONMENT = {**os.environ, "CI": "1", "COLUMNS": "200"}
@@ -64,6 +69,10 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     # name: (arguments after `optimize`, exit code, what stderr must say)
     "model missing": ("missing.onnx", 3, "missing.onnx"),
     "model is a folder": ("out", 3, "directory"),
+    "model is a pipe": ("pipe -o o.onnx", 3, "not a regular file"),
+    "model is the root": ("/ -o o.onnx", 3, "directory"),
+    "model name too long": (f"{'n' * 300}.onnx", 2, "too long"),
+    "model name too long beside an output": (f"{'n' * 300}.onnx -o o.onnx", 3, "too long"),
     "model empty": ("empty.onnx", 3, "is empty"),
     "model cut short": ("cut.onnx", 3, "cut.onnx"),
     "model is text": ("bad.toml", 3, "not an ONNX model"),
@@ -84,6 +93,7 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     "size without unit": ("model.onnx --max-size 5XB", 2, "5XB"),
     "size of nothing": ("model.onnx --max-size 0", 2, "max-size"),
     "threads": ("model.onnx --threads -1", 2, "threads"),
+    "too many threads": ("model.onnx --threads 10000", 2, "cores of this machine"),
     "batch": ("model.onnx --batch 0", 2, "batch"),
     "seed": ("model.onnx --seed -1", 2, "seed"),
     "output exists": ("model.onnx -o old.onnx", 2, "--overwrite"),
@@ -94,6 +104,11 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     "output is the data": ("model.onnx --eval eval.npz -o eval.npz --overwrite", 2, "input itself"),
     "output folder missing": ("model.onnx -o nowhere/o.onnx", 2, "mkdir"),
     "output is a folder": ("model.onnx -o out", 2, "is a folder"),
+    "output is a pipe": ("model.onnx -o pipe --overwrite", 2, "is not a regular file"),
+    "report is a pipe": ("model.onnx --report pipe.txt --overwrite", 2, "is not a regular file"),
+    "output is stdout": ("model.onnx -o -", 2, "standard output is not supported"),
+    "output is a ring of links": ("model.onnx -o ring.onnx --overwrite", 2, "ring.onnx"),
+    "output name too long": (f"model.onnx -o {'n' * 300}", 2, "cannot write"),
     "report suffix": ("model.onnx --report out/r.pdf", 2, "r.pdf"),
     "report folder missing": ("model.onnx --report nowhere/r.json", 2, "mkdir"),
     "report is the output": ("model.onnx -o out/r.json --report out/r.json", 2, "same path"),
@@ -118,6 +133,9 @@ def test_errors(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     (folder / "old.json").write_text("{}", encoding="utf-8")
     (folder / "recipe.txt").write_text("schema_version = 1\n", encoding="utf-8")
     (folder / "metric.py").write_text("def score(outputs, labels): return 1.0", encoding="utf-8")
+    (folder / "ring.onnx").symlink_to(folder / "ring.onnx")
+    for pipe in ("pipe", "pipe.txt"):
+        os.mkfifo(folder / pipe)
     monkeypatch.chdir(folder)
     before = snapshot(folder)
     assert call("optimize", *arguments.split()) == code
@@ -126,6 +144,18 @@ def test_errors(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     assert "Traceback" not in err
     assert out == ""
     assert snapshot(folder) == before
+    assert (folder / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"model": 3}, {"model": None}, {"calibration": 5}, {"eval": ["eval.npz"]}, {"metric": len}],
+    ids=str,
+)
+def test_arguments_of_another_type(folder: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        optimize(**{"model": folder / "model.onnx", "eval": folder / "eval.npz"} | arguments)
+    assert "pass" in str(caught.value.hint)
 
 
 @pytest.mark.usefixtures("quick")
@@ -234,8 +264,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "onnxcomp" in done.stdout
 
 
-def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", "from onnxcomp.cli import main; main()", *arguments]
+def start(*arguments: str, first: str = "pass", **environment: str) -> "subprocess.Popen[str]":
+    """Start the command line in a process of its own, after the statement ``first``."""
+    command = [sys.executable, "-c", f"{first}\nfrom onnxcomp.cli import main; main()", *arguments]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=ENVIRONMENT | environment, start_new_session=True, **pipes)
 
@@ -282,3 +313,116 @@ def test_a_reader_that_leaves() -> None:
     program.stdout.close()
     assert program.wait(timeout=60) == 0
     assert "Traceback" not in program.stderr.read()
+
+
+def finish(program: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = program.communicate(timeout=60)
+    return program.returncode, out, err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_while_modules_are_loaded() -> None:
+    interrupting = """
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxcomp.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+"""
+    code, out, err = finish(start("passes", first=interrupting))
+    assert (code, out) == (130, "")
+    assert err.startswith("error: interrupted")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize("closed", [[1], [2], [1, 2], [0, 1, 2]])
+def test_closed_streams(folder: Path, closed: list[int]) -> None:
+    """As after `>&-`: Python finds the descriptors closed when it starts."""
+    program = "from onnxcomp.cli import main; main()"
+    redirections = " ".join(f"{number}>&-" for number in closed)
+    script = f"exec {sys.executable} -c '{program}' \"$@\" {redirections}"
+    for arguments, code in (
+        (["passes"], 0),
+        (["optimize", "--help"], 0),
+        (["passes", "nothing"], 2),
+        (["optimize", str(folder / "model.onnx"), "--max-latency-ratio", "100", "--time-budget", "1"], 0),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        assert "error:" not in done.stdout
+    assert (folder / "model.opt.onnx").stat().st_size > 0
+
+
+def test_streams_that_are_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under pythonw, where no descriptor is behind them."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert call("passes") == 0
+    assert call("optimize", str(folder / "empty.onnx")) == 3
+
+
+@pytest.mark.parametrize("arguments", [["passes"], ["--help"], ["--version"]])
+def test_a_disk_that_is_full(arguments: list[str]) -> None:
+    """The stand-in fails, as a file on a full disk does, until its descriptor is pointed elsewhere."""
+    full = """
+import errno, io, os, sys
+class Full(io.FileIO):
+    def write(self, content):
+        if os.path.samestat(os.fstat(1), BEGIN):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+BEGIN = os.fstat(1)
+sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(Full(1, "w", closefd=False)), encoding="utf-8")
+"""
+    message = "error: cannot write to standard output: No space left on device\n"
+    assert finish(start(*arguments, first=full)) == (2, "", message)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_that_can_not_be_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr("onnxcomp.cli.app.discard_stdout", lambda: None)
+    assert call("optimize", str(folder / "model.onnx")) == 2
+    assert capfd.readouterr().err == "error: cannot write to standard output: No space left on device\n"
+    assert (folder / "model.opt.onnx").stat().st_size > 0
+
+
+def test_a_terminal_that_lacks_letters(folder: Path) -> None:
+    code, _, err = finish(start("optimize", str(folder / "m\u00fc.onnx"), PYTHONIOENCODING="ascii"))
+    assert code == 3
+    assert "m\\xfc.onnx" in err
+    shutil.copyfile(folder / "model.onnx", folder / "m\u00fc.onnx")
+    arguments = ["--max-latency-ratio", "100", "--time-budget", "1"]
+    code, out, err = finish(start("optimize", str(folder / "m\u00fc.onnx"), *arguments, PYTHONIOENCODING="ascii"))
+    assert (code, err) == (0, "")
+    assert "m\\xfc.opt.onnx" in out
+
+
+def test_no_foreign_log_before_our_error(folder: Path, parse: Callable[..., onnx.ModelProto]) -> None:
+    proto = parse("g (float[3] x) => (float[3] y) { y = Add(x, nowhere) }")
+    (folder / "undefined.onnx").write_bytes(proto.SerializeToString())
+    code, _, err = finish(start("optimize", str(folder / "undefined.onnx")))
+    assert code == 3
+    assert err.startswith("error: ")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_metric_that_prints_leaves_stdout_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "loud.py").write_text(
+        "print('import')\ndef score(outputs, labels):\n    print('call')\n    return 1.0\n", encoding="utf-8"
+    )
+    data = ["--eval", str(folder / "eval.npz"), "--metric", f"{folder / 'loud.py'}:score"]
+    assert call("optimize", str(folder / "model.onnx"), *data, "--format", "json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["schema_version"] == 1
+    assert {"import", "call"} <= set(err.splitlines())
