@@ -10,9 +10,9 @@ Every measurement runs in a fresh process:
    process's record of its largest resident set back when it asks, read it when it has its answer; the largest counts.
 
 ``above`` is peak - baseline: what collecting statistics takes above loading the model, its session included. Where
-there are fewer calibration samples than asked for, they are repeated. The last measurement reads a generated file of --big-mb (a folder
-of files for a model whose calibration data is one): each value is drawn at random from those of the first sample of
-that input, stored uncompressed.
+there are fewer calibration samples than asked for, they are repeated. The last measurement reads a generated file of
+--big-mb (a folder of files for a model whose calibration data is one): each value is drawn at random from those of the
+first sample of that input, stored uncompressed.
 
 Each measurement is made --repeats times and the medians count; the noise is the widest spread among the repeats of one
 measurement, and 4 MB at least: less is what allocators and threads change anyway. Memory is ``flat within 10 %`` when
