@@ -63,7 +63,7 @@ def optimize(
     threads: int = 1,
     batch: int = 1,
     seed: int = 0,
-    time_budget: float = 240.0,
+    time_budget: float = 300.0,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.

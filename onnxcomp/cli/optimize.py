@@ -73,7 +73,7 @@ def command(
     threads: Annotated[int, typer.Option(min=0, help="Threads while timing; 0 is all cores.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Rows of an .npz per run.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="For every random choice.")] = 0,
-    time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 240.0,
+    time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 300.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show what was skipped and why.")] = False,

@@ -68,7 +68,7 @@ class Work:
     goal: Goal = "latency"
     threads: int = 1
     seed: int = 0
-    time_budget: float = 240.0
+    time_budget: float = 300.0
 
 
 def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Outcome:
@@ -228,7 +228,8 @@ class _Optimizer:
         rescued = builder.rescue(candidate, acceptable, noise, self._late)
         if rescued is None:
             return None
-        if self._work.goal != "size" and (polished := builder.polish(rescued, self._race)) is not None:
+        polished = builder.polish(rescued, self._race) if self._work.goal != "size" else None
+        if polished is not None and acceptable(polished.model):
             rescued = polished
         self._measure([rescued])
         return rescued
