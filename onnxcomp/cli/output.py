@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from onnxcomp.cli.options import Format
+from onnxcomp.cli.streams import show
 from onnxcomp.errors import GateFailed, OutputError
-from onnxcomp.report import Report, render_text
+from onnxcomp.report import Document
 
-__all__ = ["check_outputs", "report_of_failure", "write_report"]
+__all__ = ["check_outputs", "deliver", "report_of_failure", "write_report"]
 
 _SUFFIXES = (".json", ".txt")
 
 
-def check_outputs(model: Path, reports: Sequence[Path], *, inputs: tuple[Path, ...], overwrite: bool) -> None:
+def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple[Path, ...], overwrite: bool) -> None:
     """Refuse output paths that can't be used.
 
     Raises:
@@ -25,7 +27,7 @@ def check_outputs(model: Path, reports: Sequence[Path], *, inputs: tuple[Path, .
     for path in reports:
         if path.suffix not in _SUFFIXES:
             raise OutputError(f"a report can't be written as {path.name}", hint=f"end it in {' or '.join(_SUFFIXES)}")
-    paths = [model, *reports]
+    paths = [*([result] if result else []), *reports]
     if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
         raise OutputError("two outputs have the same path")
     for path in paths:
@@ -38,19 +40,35 @@ def report_of_failure(paths: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except GateFailed as err:
-        if isinstance(err.report, Report):
+        if isinstance(err.report, Document):
             for path in paths:
                 write_report(err.report, path)
         raise
 
 
-def write_report(report: Report, path: Path) -> None:
+def deliver(
+    document: Document, reports: Sequence[Path], output_format: Format, *, verbose: bool = False, quiet: bool = False
+) -> None:
+    """Write the reports that were asked for, and print the document.
+
+    Raises:
+        OutputError: A report can't be written.
+    """
+    for path in reports:
+        write_report(document, path)
+    if output_format is Format.JSON:
+        show(document.to_json())
+    elif not quiet:
+        show(document.render(verbose=verbose))
+
+
+def write_report(report: Document, path: Path) -> None:
     """Write a report in the form that its suffix names.
 
     Raises:
         OutputError: The path can't be written.
     """
-    text = report.to_json() if path.suffix == ".json" else render_text(report, verbose=True)
+    text = report.to_json() if path.suffix == ".json" else report.render(verbose=True)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder, path.name)

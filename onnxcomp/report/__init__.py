@@ -1,7 +1,7 @@
-"""One ``Report`` value with everything that was measured, and its renderings."""
+"""What commands return: values with everything that was measured, and their renderings."""
 
-from onnxcomp.report.content import SCHEMA_VERSION, Settings
-from onnxcomp.report.text import render_text
+from onnxcomp.report.content import Settings
+from onnxcomp.report.document import SCHEMA_VERSION, Document, machine, now, versions
 from onnxcomp.report.value import Report, make_report
 
-__all__ = ["SCHEMA_VERSION", "Report", "Settings", "make_report", "render_text"]
+__all__ = ["SCHEMA_VERSION", "Document", "Report", "Settings", "machine", "make_report", "now", "versions"]

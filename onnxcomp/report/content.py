@@ -1,17 +1,14 @@
 """The report as plain content: what was asked for, what was measured, on which machine, with which versions."""
 
 import dataclasses
-import json
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from onnxcomp.report.document import Document
 from onnxcomp.search import Outcome
 from onnxcomp.target import Budget
 
-__all__ = ["SCHEMA_VERSION", "Content", "Settings"]
-
-SCHEMA_VERSION = 1
+__all__ = ["Content", "Settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Content(Document):
     """Everything that one `optimize` measured; the renderers take it.
 
     Attributes:
@@ -46,6 +43,8 @@ class Content:
         created: UTC, ISO 8601.
     """
 
+    kind: ClassVar[str] = "optimize"
+
     settings: Settings
     outcome: Outcome
     parameters: int
@@ -56,33 +55,9 @@ class Content:
     machine: dict[str, str]
     created: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values; JSON has no infinity, so an infinite number is null."""
-        outcome = {
-            f.name: getattr(self.outcome, f.name)
-            for f in dataclasses.fields(self.outcome)
-            if f.name not in {"model", "source"}
-        }
-        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "outcome"}
-        plain = _plain({"schema_version": SCHEMA_VERSION, **content, **outcome})
-        assert isinstance(plain, dict)
-        return plain
-
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and numbers that JSON lacks into plain values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if hasattr(value, "items"):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    def content(self) -> dict[str, Any]:
+        """Return the fields, with what came out among them, as one level."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "outcome"}
+        left_out = {"model", "source"}
+        found = {f.name: getattr(self.outcome, f.name) for f in dataclasses.fields(self.outcome)}
+        return own | {name: value for name, value in found.items() if name not in left_out}

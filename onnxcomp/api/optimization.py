@@ -1,4 +1,4 @@
-"""The verbs, from Python. The command line is a thin layer over these."""
+"""``optimize``: the best model inside a budget, proven by measurement."""
 
 import os
 from dataclasses import dataclass
@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from onnxcomp.data import Samples, open_samples, synthetic
+from onnxcomp.api.common import Data, check_threads, choose_metric, make_up, measurable_target, open_data
+from onnxcomp.data import Samples
 from onnxcomp.errors import GateFailed, MetricError, UsageError
-from onnxcomp.facts import input_bounds, input_specs, is_quantized
-from onnxcomp.metrics import Metric, load_metric
+from onnxcomp.facts import is_quantized
 from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, make_report
 from onnxcomp.search import Outcome, Progress, Task, Work
 from onnxcomp.search import optimize as _search
-from onnxcomp.target import Budget, Goal, get_target
+from onnxcomp.target import Budget, Goal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Result", "optimize"]
 
-_SYNTHETIC_RUNS = 16
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
@@ -52,8 +51,8 @@ class Result:
 def optimize(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
-    calibration: str | os.PathLike[str] | Samples | None = None,
-    eval: str | os.PathLike[str] | Samples | None = None,  # noqa: A002  (the name of the option)
+    calibration: Data | None = None,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
     budget: Budget | None = None,
     goal: Goal = "latency",
@@ -89,20 +88,12 @@ def optimize(
     """
     if not time_budget > 0:
         raise UsageError(f"time-budget must be positive, got {time_budget}")
-    if threads < 0:
-        raise UsageError(f"threads must not be negative, got {threads}")
-    if threads > (cores := os.cpu_count() or 1):
-        raise UsageError(f"threads must be at most {cores}, the cores of this machine, got {threads}", hint="0 is all")
+    check_threads(threads)
     if goal not in get_args(Goal):
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
     if not (metric is None or isinstance(metric, str)):
         raise UsageError(f"a metric can't be given as {type(metric).__name__}", hint="pass FILE.py:function as text")
-    chosen = get_target(target)
-    if chosen.name != get_target("auto").name:
-        raise UsageError(
-            f"target {chosen.name} can't be measured on this machine ({get_target('auto').name})",
-            hint="run onnxcomp on a machine of that kind",
-        )
+    chosen = measurable_target(target)
     if recipe is not None and calibration is None and not synthetic_calibration and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA")
     budget = budget or Budget()
@@ -111,12 +102,11 @@ def optimize(
     notes: list[str] = []
     if is_quantized(loaded):
         notes.append("the model is quantized already: what it holds in integers is left as it is")
-    calibration_samples = _open(loaded, calibration, batch)
-    evaluation = _open(loaded, eval, batch)
+    calibration_samples = open_data(loaded, calibration, batch=batch)
+    evaluation = open_data(loaded, eval, batch=batch)
     made_up = None
     if calibration_samples is None and (synthetic_calibration or evaluation is None):
-        bounds = input_bounds(loaded)
-        made_up = synthetic(input_specs(loaded), count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=bounds)
+        made_up = make_up(loaded, seed=seed, batch=batch)
     if calibration_samples is None and synthetic_calibration:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         calibration_samples = made_up
@@ -153,17 +143,6 @@ def optimize(
     return Result(outcome.model, report, outcome)
 
 
-def _open(model: "ir.Model", data: str | os.PathLike[str] | Samples | None, batch: int) -> Samples | None:
-    if data is None or isinstance(data, Samples):
-        return data
-    if not isinstance(data, str | os.PathLike):
-        raise UsageError(
-            f"samples can't be given as {type(data).__name__}",
-            hint="pass the path of an .npz file or of a folder of them, or onnxcomp.data.Samples",
-        )
-    return open_samples(data, input_specs(model), batch=batch)
-
-
 def _task(
     calibration: Samples | None,
     evaluation: Samples | None,
@@ -177,7 +156,7 @@ def _task(
     if evaluation is not None:
         labels = evaluation.labels()
         if labels is not None:
-            name, function = _metric(metric, labels)
+            name, function = choose_metric(metric, labels)
             if (answers := sum(np.asarray(label).size for label in labels)) * budget.max_drop < 1:
                 notes.append(f"{answers} labels: one answer is worth more than the whole budget of {budget.max_drop:g}")
             return Task(evaluation, function, name)
@@ -193,11 +172,3 @@ def _task(
     assert made_up is not None
     notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
     return Task(made_up)
-
-
-def _metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metric]:
-    if spec is not None:
-        return load_metric(spec)
-    if all(np.issubdtype(np.asarray(label).dtype, np.integer) for label in labels):
-        return load_metric("top1")
-    raise MetricError("the samples have labels that are no class numbers", hint="--metric FILE.py:function")

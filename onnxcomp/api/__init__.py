@@ -1,0 +1,5 @@
+"""The verbs, from Python: one module per verb. The command line is a thin layer over these."""
+
+from onnxcomp.api.optimization import Result, optimize
+
+__all__ = ["Result", "optimize"]

@@ -1,0 +1,80 @@
+"""Options that mean the same in every command: ``def command(model: Model, output: Output = None, ...)``."""
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Batch",
+    "Calibration",
+    "Evaluation",
+    "Format",
+    "Goal",
+    "MaxDrop",
+    "MetricName",
+    "MinAgreement",
+    "MinSqnr",
+    "Model",
+    "Output",
+    "OutputFormat",
+    "Overwrite",
+    "Quiet",
+    "Reports",
+    "Seed",
+    "Synthetic",
+    "TargetName",
+    "Threads",
+    "Verbose",
+]
+
+
+class Goal(enum.StrEnum):
+    """What is minimised."""
+
+    LATENCY = "latency"
+    SIZE = "size"
+    BALANCED = "balanced"
+
+
+class Format(enum.StrEnum):
+    """What is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Model = Annotated[Path, typer.Argument(help="The exported ONNX model. It is only read.", show_default=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.opt.onnx]")
+]
+Calibration = Annotated[
+    str | None, typer.Option(help="Samples for activation ranges: an .npz of rows, or a folder of .npz, one per run.")
+]
+Evaluation = Annotated[
+    str | None, typer.Option("--eval", help="Samples to judge on, of the same forms, best with 'labels'.")
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option("--metric", help="top1, top5, FILE.py:function or module:function.  [default: top1 for classes]"),
+]
+MaxDrop = Annotated[float, typer.Option(help="Largest accepted drop of the metric, 0.01 = one point.")]
+MinAgreement = Annotated[
+    float | None, typer.Option(help="Least share of answers equal to the original's.  [default: 1 - 3 * max-drop]")
+]
+MinSqnr = Annotated[
+    float | None, typer.Option(help="Least SQNR of every float output, dB.  [default: 20 without labels]")
+]
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="Calibrate on made-up inputs.")]
+TargetName = Annotated[str, typer.Option("--target", help="Where the model will run; auto is this machine.")]
+Reports = Annotated[
+    list[Path] | None, typer.Option("--report", help="Also write the report: .json or .txt; may be repeated.")
+]
+Threads = Annotated[int, typer.Option(min=0, help="Threads while timing; 0 is all cores.")]
+Batch = Annotated[int, typer.Option(min=1, help="Rows of an .npz per run.")]
+Seed = Annotated[int, typer.Option(min=0, help="For every random choice.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="What to print.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show what was skipped and why.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no report text and no progress.")]

@@ -1,0 +1,93 @@
+"""What all results that commands print and save have in common."""
+
+import dataclasses
+import datetime
+import html
+import json
+import math
+import platform
+from abc import ABC, abstractmethod
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from onnxcomp.target import cpu_name
+
+__all__ = ["SCHEMA_VERSION", "Document", "machine", "now", "versions"]
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("onnxcomp", "onnxruntime", "onnxruntime-gpu", "onnx", "onnx-ir", "onnxscript", "numpy")
+
+
+class Document(ABC):
+    """A result as text, as JSON and in a notebook. What inherits from it is a dataclass.
+
+    Attributes:
+        kind: What it is the result of; with `SCHEMA_VERSION` it tells a reader of the JSON which keys there are.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def render(self, *, verbose: bool = False) -> str:
+        """Return the text for a terminal; `verbose`: also what is left out as a rule."""
+
+    def content(self) -> dict[str, Any]:
+        """Return what the JSON holds beside kind and schema version: the fields."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; JSON has no infinity, so an infinite number is null."""
+        found = _plain({"schema_version": SCHEMA_VERSION, "kind": self.kind, **self.content()})
+        assert isinstance(found, dict)
+        return found
+
+    def to_json(self) -> str:
+        """Return the JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return f"<pre>{html.escape(self.render())}</pre>"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages involved, by name."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, str]:
+    """Return what this machine is: processor, architecture, system, Python."""
+    return {
+        "processor": cpu_name(),
+        "architecture": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def now() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, tuples and numbers that JSON lacks into plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "items"):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
