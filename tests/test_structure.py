@@ -26,7 +26,7 @@ FLOORS = {
     **dict.fromkeys(("target", "facts", "model", "runtime", "data"), 2),
     **dict.fromkeys(("statistics", "passbase"), 3),
     "passes": 4,
-    **dict.fromkeys(("registry", "recipe", "pipeline", "storage", "bench"), 5),
+    **dict.fromkeys(("registry", "recipe", "pipeline", "storage", "measure"), 5),
     "search": 6,
     **dict.fromkeys(("report", "api", "onnxcomp"), 7),
     "cli": 8,

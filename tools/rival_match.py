@@ -8,10 +8,10 @@ from typing import Any
 
 from zoo_tables import without_infinity
 
-from onnxcomp.bench import Ratio, interleave
 from onnxcomp.data import Feed, Samples, open_samples, synthetic
 from onnxcomp.errors import ModelError
 from onnxcomp.facts import input_bounds, input_specs
+from onnxcomp.measure import Ratio, interleave
 from onnxcomp.metrics import load_metric
 from onnxcomp.model import load
 from onnxcomp.runtime import Session

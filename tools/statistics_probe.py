@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from onnxcomp import pipeline
-from onnxcomp.bench import peak_rss
 from onnxcomp.data import Feed, Samples, open_samples
 from onnxcomp.errors import EnvironmentUnavailable
 from onnxcomp.facts import input_specs
+from onnxcomp.measure import peak_rss
 from onnxcomp.model import load
 from onnxcomp.passbase import PassContext
 from onnxcomp.recipe import Recipe, Step

@@ -125,7 +125,7 @@ def violations(
 def optimize_in_worker(job: dict[str, Any]) -> dict[str, Any]:
     """Optimize one model and write the result; runs in the worker process."""
     from onnxcomp import Budget, optimize
-    from onnxcomp.bench import peak_rss
+    from onnxcomp.measure import peak_rss
 
     stages: list[str] = []
 

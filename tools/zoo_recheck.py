@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 from zoo_folder import ZooModel
 
-from onnxcomp.bench import interleave
 from onnxcomp.data import Feed, open_samples, synthetic
 from onnxcomp.facts import input_bounds, input_specs
+from onnxcomp.measure import interleave
 from onnxcomp.model import load
 
 __all__ = ["CheckFailedError", "Recheck", "recheck"]

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp.bench import Comparison
 from onnxcomp.data import Samples
 from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import feature_outputs
+from onnxcomp.measure import Comparison
 from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe

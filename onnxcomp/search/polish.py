@@ -8,7 +8,7 @@ left out once and timed beside the rest, and those whose absence pays are left o
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onnxcomp.bench import Comparison
+from onnxcomp.measure import Comparison
 from onnxcomp.passbase import Unit
 from onnxcomp.search.variants import Switch, Variant, Variants
 

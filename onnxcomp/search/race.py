@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxcomp.bench import Comparison, Ratio, interleave
 from onnxcomp.data import Feed
+from onnxcomp.measure import Comparison, Ratio, interleave
 from onnxcomp.model import open_session
 from onnxcomp.runtime import Session
 

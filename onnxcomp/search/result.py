@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp.bench import Ratio
+from onnxcomp.measure import Ratio
 from onnxcomp.model import copy_file, save
 from onnxcomp.pipeline import PassReport
 from onnxcomp.recipe import Recipe

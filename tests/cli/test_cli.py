@@ -18,9 +18,9 @@ import onnx
 import pytest
 
 from onnxcomp.api import optimize
-from onnxcomp.bench import Comparison, Ratio, Timing
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.errors import UsageError
+from onnxcomp.measure import Comparison, Ratio, Timing
 from onnxcomp.search import race
 
 ENVIRONMENT = {**os.environ, "CI": "1", "COLUMNS": "200"}

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxcomp.bench import Ratio
+from onnxcomp.measure import Ratio
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.choose import objection, ranked
 from onnxcomp.search.result import CandidateResult

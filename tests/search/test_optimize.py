@@ -13,7 +13,7 @@ import pytest
 
 import onnxcomp
 from onnxcomp import Budget, GateFailed, MetricError, OutputError, Recipe, Result, UsageError
-from onnxcomp.bench import Comparison, Ratio, Timing
+from onnxcomp.measure import Comparison, Ratio, Timing
 from onnxcomp.model import load
 from onnxcomp.pipeline import recipe_of
 from onnxcomp.recipe import Step

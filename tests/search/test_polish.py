@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxcomp.bench import Comparison, Ratio
+from onnxcomp.measure import Comparison, Ratio
 from onnxcomp.model import size as size_of
 from onnxcomp.passbase import Unit
 from onnxcomp.pipeline import PassReport

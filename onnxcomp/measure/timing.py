@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcomp.bench.interval import block_time, median_interval
 from onnxcomp.errors import UsageError
+from onnxcomp.measure.interval import block_time, median_interval
 
 __all__ = ["Comparison", "Ratio", "Timing", "interleave"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxcomp.bench import block_time, median_interval
+from onnxcomp.measure import block_time, median_interval
 
 
 def test_block_time_of_three_is_the_minimum():

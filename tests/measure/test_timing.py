@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from onnxcomp.bench import Comparison, interleave
 from onnxcomp.errors import UsageError
+from onnxcomp.measure import Comparison, interleave
 
 MS = 1_000_000
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from onnxcomp.bench import memory, peak_rss
+from onnxcomp.measure import memory, peak_rss
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_peak_grows_with_memory_that_is_used():
-    code = "from onnxcomp.bench import peak_rss as p; a = p(); x = b'x' * 200_000_000; del x; print(p() - a)"
+    code = "from onnxcomp.measure import peak_rss as p; a = p(); x = b'x' * 200_000_000; del x; print(p() - a)"
     grown = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert 150_000_000 < grown < 300_000_000
 
@@ -17,7 +17,7 @@ def test_peak_grows_with_memory_that_is_used():
 @pytest.mark.skipif(sys.platform != "linux", reason="what getrusage does on Linux")
 def test_peak_is_not_that_of_the_parent():
     ballast = b"x" * 300_000_000
-    code = "from onnxcomp.bench import peak_rss; print(peak_rss())"
+    code = "from onnxcomp.measure import peak_rss; print(peak_rss())"
     child = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert child < len(ballast)
 
