@@ -22,7 +22,7 @@ PASSES = "onnxcomp.passes"
 
 # Floor of each room; a module imports from its own floor or below
 FLOORS = {
-    **dict.fromkeys(("errors", "metrics", "coding", "thresholds"), 1),
+    **dict.fromkeys(("errors", "usercode", "metrics", "coding", "thresholds"), 1),
     **dict.fromkeys(("target", "facts", "model", "runtime", "data"), 2),
     **dict.fromkeys(("statistics", "passbase"), 3),
     "passes": 4,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Samples, open_samples, synthetic
+from onnxcomp.data import Samples, Source, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "check_threads", "choose_metric", "make_up", "measurable_target", "open_data"]
 
-Data = str | os.PathLike[str] | Samples
+Data = Source | Samples
 _SYNTHETIC_RUNS = 16
 
 
@@ -24,16 +24,10 @@ def open_data(model: "ir.Model", data: Data | None, *, batch: int = 1) -> Sample
     """Open samples for a model; None stays None.
 
     Raises:
-        DataError: They can't be read or don't fit the model.
-        UsageError: It is nothing that samples can be given as.
+        DataError: They can't be read, don't fit the model, or it is nothing that samples can be given as.
     """
     if data is None or isinstance(data, Samples):
         return data
-    if not isinstance(data, str | os.PathLike):
-        raise UsageError(
-            f"samples can't be given as {type(data).__name__}",
-            hint="pass the path of an .npz file or of a folder of them, or onnxcomp.data.Samples",
-        )
     return open_samples(data, input_specs(model), batch=batch)
 
 

@@ -59,6 +59,7 @@ def command(
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.cli.streams import show
     from onnxcomp.target import Budget
+    from onnxcomp.usercode import source_file
 
     budget = Budget(
         max_drop=max_drop,
@@ -68,9 +69,8 @@ def command(
         max_latency_ratio=max_latency_ratio,
     )
     target_path = output or model.parent / f"{model.stem}.opt.onnx"
-    metric_file = metric.rpartition(":")[0] if metric else None
-    read = [Path(name) for name in (model, calibration, evaluation, recipe, metric_file) if name]
-    check_outputs(target_path, report or [], inputs=tuple(read), overwrite=overwrite)
+    read = [source_file(str(name)) for name in (model, calibration, evaluation, recipe, metric) if name]
+    check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
     from onnxcomp.api import optimize
     from onnxcomp.recipe import Recipe

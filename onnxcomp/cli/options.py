@@ -50,7 +50,10 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.opt.onnx]")
 ]
 Calibration = Annotated[
-    str | None, typer.Option(help="Samples for activation ranges: an .npz of rows, or a folder of .npz, one per run.")
+    str | None,
+    typer.Option(
+        help="Samples for activation ranges: an .npz of rows, a folder of .npz, one per run, or FILE.py:function."
+    ),
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", help="Samples to judge on, of the same forms, best with 'labels'.")

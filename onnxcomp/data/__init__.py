@@ -1,28 +1,34 @@
-"""Sample data: read as a stream from files, or made up."""
+"""Sample data: read as a stream from files or from a function of the user's, or made up."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
 from onnxcomp.data.samples import Feed, InputSpec, Samples
 from onnxcomp.data.synthetic import SyntheticSamples
 from onnxcomp.errors import DataError
+from onnxcomp.usercode import load_function, names_function
 
-__all__ = ["Feed", "InputSpec", "Samples", "open_samples", "synthetic"]
+__all__ = ["Feed", "InputSpec", "Samples", "Source", "open_samples", "synthetic"]
+
+Source = str | os.PathLike[str] | Callable[[], Iterable[object]] | Iterable[object]
 
 FORMS = (
-    "samples are an .npz file (one array per model input, first axis = samples) "
-    "or a folder of .npz files (one run each), either with optional 'labels'"
+    "samples are an .npz file (one array per model input, first axis = samples), a folder of .npz files (one run "
+    "each), or FILE.py:function, which returns an iterable of runs; all with optional 'labels'"
 )
 
 
-def open_samples(data: str | os.PathLike[str], inputs: Sequence[InputSpec], *, batch: int = 1) -> Samples:
+def open_samples(data: Source, inputs: Sequence[InputSpec], *, batch: int = 1) -> Samples:
     """Open samples for a model; everything that headers tell is checked now, values as they are read.
 
     Args:
-        data: An ``.npz`` file: rows, the first axis of each array counts samples. Or a folder of ``.npz`` files: each
-            is one run, given to the model unchanged. Labels are the array ``labels``, unless that is a model input.
+        data: An ``.npz`` file: rows, the first axis of each array counts samples. A folder of ``.npz`` files: each
+            is one run, given to the model unchanged. Or ``FILE.py:function`` or ``module:function``, which returns an
+            iterable of runs (dictionaries of one array per input), also the function itself or a list of runs. Labels
+            are the array ``labels``, unless that is a model input.
         inputs: Inputs of the model.
         batch: Rows per run of an ``.npz`` file, where the model takes any number.
 
@@ -34,6 +40,8 @@ def open_samples(data: str | os.PathLike[str], inputs: Sequence[InputSpec], *, b
     """
     if batch < 1:
         raise DataError(f"the batch must be 1 or more, got {batch}")
+    if not isinstance(data, str | os.PathLike):
+        return LoaderSamples(as_loader(data), inputs)
     path = Path(data)
     try:
         if path.is_dir():
@@ -44,6 +52,8 @@ def open_samples(data: str | os.PathLike[str], inputs: Sequence[InputSpec], *, b
             raise DataError(f"{path}: not a form of samples that is understood", hint=FORMS)
     except (OSError, ValueError) as err:  # no right to look; a NUL in the name
         raise DataError(f"{data}: can't be read: {err}", hint=FORMS) from err
+    if names_function(spec := os.fspath(data)):
+        return LoaderSamples(load_function(spec, LOADER), inputs)
     raise DataError(f"{data}: no such file or folder", hint=FORMS)
 
 

@@ -13,12 +13,10 @@ import numpy as np
 
 from onnxcomp.data.archive import Member, member_opened, opened, read_members, read_rows, read_whole
 from onnxcomp.data.checks import check_array, check_finite, check_names, fixed_batch
-from onnxcomp.data.samples import Feed, InputSpec, Samples
+from onnxcomp.data.samples import LABELS, Feed, InputSpec, Samples
 from onnxcomp.errors import DataError
 
 __all__ = ["NpzFolder", "NpzRows"]
-
-LABELS = "labels"
 
 
 class NpzRows(Samples):

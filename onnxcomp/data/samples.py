@@ -12,6 +12,7 @@ import numpy as np
 from onnxcomp.errors import DataError
 
 __all__ = [
+    "LABELS",
     "Feed",
     "InputSpec",
     "Samples",
@@ -19,6 +20,7 @@ __all__ = [
 
 Feed = Mapping[str, np.ndarray]
 
+LABELS = "labels"  # beside the arrays for inputs, unless a model has an input of that name
 SPLIT_BLOCKS = 10  # contiguous blocks that `Samples.split` deals out
 
 

@@ -1,19 +1,15 @@
 """How good outputs are against labels: top-1, top-5, or a function of the user's."""
 
-import importlib
-import importlib.util
 import math
 import numbers
 import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
+from contextlib import redirect_stdout
 
 import numpy as np
 
 from onnxcomp.errors import MetricError
+from onnxcomp.usercode import Kind, load_function
 
 __all__ = ["BUILT_IN", "Metric", "evaluate", "load_metric", "top1", "top5"]
 
@@ -59,6 +55,7 @@ def top5(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray]) -> floa
 BUILT_IN: dict[str, Metric] = {"top1": top1, "top5": top5}
 
 FORMS = f"a metric is {', '.join(BUILT_IN)}, FILE.py, FILE.py:function or module:function"
+_KIND = Kind("metric", MetricError, FORMS, SIGNATURE, default="score")
 
 
 def load_metric(spec: str) -> tuple[str, Metric]:
@@ -76,15 +73,17 @@ def load_metric(spec: str) -> tuple[str, Metric]:
     """
     if spec in BUILT_IN:
         return spec, BUILT_IN[spec]
-    source, function = (spec, "score") if spec.endswith(".py") else spec.rpartition(":")[::2]
-    if not source or not function:
-        raise MetricError(f"there is no metric '{spec}'", hint=FORMS)
-    if source.endswith(".py"):
-        path = Path(source)
-        return f"{path.name}:{function}", _from_file(path, function)
-    with _loading(source):
-        module = importlib.import_module(source)
-    return f"{source}:{function}", _function(module, function, source)
+    function = load_function(spec, _KIND)
+    if function.folder is None:
+        return function.name, function.call
+
+    def score(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray]) -> float:
+        with function.running():
+            result: float = function.call(outputs, labels)
+            return result
+
+    score.__name__ = function.name.rpartition(":")[2]
+    return function.name, score
 
 
 def evaluate(metric: Metric, outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray]) -> float:
@@ -168,66 +167,3 @@ def _scores_and_classes(
             hint="class numbers count from 0, in the order of the model's scores",
         )
     return scores.astype(np.float64), wanted
-
-
-def _from_file(path: Path, function: str) -> Metric:
-    """Load a function of a Python file."""
-    if not path.is_file():
-        raise MetricError(f"{path}: no such file", hint=FORMS)
-    path = path.resolve()
-    # two files of one name must not become one module
-    name = f"_onnxcomp_metric_{zlib.crc32(str(path).encode('utf-8', 'surrogateescape')):08x}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise MetricError(f"{path}: can't be loaded as Python", hint=FORMS)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
-    try:
-        with _loading(str(path)), _importable(path.parent):
-            spec.loader.exec_module(module)
-        metric = _function(module, function, path.name)
-    except MetricError:
-        del sys.modules[name]
-        raise
-
-    def score(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray]) -> float:
-        with _importable(path.parent):  # the function may import a neighbour only when it is called
-            return metric(outputs, labels)
-
-    score.__name__ = function
-    return score
-
-
-def _function(module: ModuleType, name: str, where: str) -> Metric:
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise MetricError(f"{where} has no function '{name}'", hint=SIGNATURE)
-    metric: Metric = found
-    return metric
-
-
-@contextmanager
-def _loading(where: str) -> Iterator[None]:
-    """Turn what somebody's module raises on import into a `MetricError`; what it prints goes to stderr."""
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    except ModuleNotFoundError as err:
-        missing = err.name or ""
-        own = where == missing or where.startswith(f"{missing}.")  # the metric's module itself, or a package of it
-        hint = FORMS if own else f"install {missing or 'it'} in this environment"
-        raise MetricError(f"the metric {where} can't be loaded: {err}", hint=hint) from err
-    except (Exception, SystemExit) as err:
-        raise MetricError(f"the metric {where} can't be loaded: {type(err).__name__}: {err}", hint=FORMS) from err
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules beside a file be imported, for a while."""
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:  # the file may have changed the path itself
-            sys.path.remove(entry)
