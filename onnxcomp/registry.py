@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "fold-batch-norm": "onnxcomp.passes.cleanup.batch_norm:FoldBatchNorm",
         "fold-bias": "onnxcomp.passes.cleanup.bias:FoldBias",
         "fold-constants": "onnxcomp.passes.cleanup.fold_constants:FoldConstants",
+        "fuse-attention": "onnxcomp.passes.cleanup.fuse_attention:FuseAttention",
         "fuse-gelu": "onnxcomp.passes.cleanup.gelu:FuseGelu",
         "fuse-hard-swish": "onnxcomp.passes.cleanup.hard_swish:FuseHardSwish",
         "fuse-layer-norm": "onnxcomp.passes.cleanup.layer_norm:FuseLayerNorm",

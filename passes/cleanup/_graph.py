@@ -180,7 +180,7 @@ def set_constant(node: ir.Node, index: int, array: np.ndarray, *, names: Names, 
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     old = node.inputs[index]
-    tensor = ir.tensor(np.ascontiguousarray(array))
+    tensor = ir.tensor(np.asarray(array, order="C"))  # ascontiguousarray gives scalars an axis
     if old is not None and old.is_initializer() and len(old.uses()) == 1 and _is_private(old):
         tensor.name = old.name
         old.const_value, old.shape, old.type = tensor, ir.Shape(array.shape), ir.TensorType(tensor.dtype)

@@ -10,11 +10,12 @@ from onnxcomp.errors import PassError
 
 from ._graph import graphs
 
-__all__ = ["Shapes", "infer"]
+__all__ = ["Dim", "Shapes", "infer"]
 
 _SMALL = 1024  # bytes: shape inference needs the content of shape vectors, not of weights
 _LONGEST = 2**16  # elements: onnx writes out every vector that it follows, of whatever length
-_Key = tuple[int, str]
+_ANY = ("None", "unknown")  # names that exporters give to every dimension that they don't know
+Dim = int | str | None  # known; known to equal those of the same name; unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Shapes:
         """Return the dimensions of a value (``None``: not known), or ``None`` where not even the rank is known."""
         shape = None if value is None else self.shapes.get(value)
         return None if shape is None else tuple(_dim(d) for d in shape)
+
+    def symbols(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
+        """Return the dimensions of a value, those not known by their names: of one name are only equal ones."""
+        shape = None if value is None else self.shapes.get(value)
+        return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
 
     def static(self, value: ir.Value | None) -> tuple[int, ...] | None:
         """Return the dimensions of a value where all are known."""
@@ -48,8 +54,9 @@ class Shapes:
 def infer(model: ir.Model) -> Shapes:
     """Infer shapes and types without changing the model.
 
-    Graph inputs are taken at their word (onnxruntime enforces their shapes), except for the dimensions 0 and -1, which
-    exporters write for "any". What the file says about values in between is not used.
+    Graph inputs are taken at their word (onnxruntime enforces their shapes; dimensions of one name are equal), except
+    for the dimensions 0 and -1, which exporters write for "any". What the file says about values in between is not
+    used.
 
     Raises:
         PassError: Shape inference breaks on the model.
@@ -81,7 +88,7 @@ def _stripped(model: ir.Model) -> ir.Model:
     for graph in graphs(copy):
         main = graph is copy.graph
         for value in graph.inputs:
-            value.shape = _believed(value.shape) if main else None
+            value.shape = _believed(value) if main else None
         for node in graph:
             for value in node.outputs:
                 value.shape = None
@@ -108,8 +115,16 @@ def _inferred(proto: onnx.ModelProto) -> ir.Model:
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
-def _believed(shape: ir.Shape | None) -> ir.Shape | None:
-    return None if shape is None else ir.Shape([_dim(d) for d in shape])
+def _believed(value: ir.Value) -> ir.Shape | None:
+    """Return the shape of a graph input; a dimension without a number or a proper name gets one of its own."""
+    if value.shape is None:
+        return None
+    dims: list[int | str] = []
+    for axis, dimension in enumerate(value.shape):
+        name = None if isinstance(dimension, int) else dimension.value
+        named = name is not None and name.isidentifier() and name not in _ANY
+        dims.append(_dim(dimension) or (str(name) if named else f"{value.name}.{axis}"))
+    return ir.Shape(dims)
 
 
 def _dim(dimension: int | ir.SymbolicDim | None) -> int | None:
