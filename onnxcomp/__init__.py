@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcomp.api import Result, optimize
+    from onnxcomp.api import Result, bench, optimize
     from onnxcomp.errors import (
         DataError,
         EnvironmentUnavailable,
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import Report
+    from onnxcomp.report import Benchmark, Report
     from onnxcomp.target import Budget
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Benchmark": "onnxcomp.report",
     "Budget": "onnxcomp.target",
     "DataError": "onnxcomp.errors",
     "EnvironmentUnavailable": "onnxcomp.errors",
@@ -46,10 +47,12 @@ _PLACES = {
     "Report": "onnxcomp.report",
     "Result": "onnxcomp.api",
     "UsageError": "onnxcomp.errors",
+    "bench": "onnxcomp.api",
     "optimize": "onnxcomp.api",
 }
 
 __all__ = [
+    "Benchmark",
     "Budget",
     "DataError",
     "EnvironmentUnavailable",
@@ -65,6 +68,7 @@ __all__ = [
     "Result",
     "UsageError",
     "__version__",
+    "bench",
     "optimize",
 ]
 

@@ -2,21 +2,45 @@
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError
 
-__all__ = ["Limits", "Session", "limits", "node_times", "optimized_graph", "version"]
+__all__ = [
+    "Limits",
+    "OperatorTime",
+    "Provider",
+    "Session",
+    "check_provider",
+    "limits",
+    "node_times",
+    "operator_times",
+    "optimized_graph",
+    "version",
+]
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
 
 _SILENT = 4  # log severity "fatal": every failure reaches the caller as an exception anyway
+_KERNEL = "_kernel_time"
 _MARKS = re.compile(r"(_nchwc|_token_\d+)$")
+_CPU = "CPUExecutionProvider"
+# In the order in which onnxruntime offers them nodes: what the first can't run goes to the next
+_PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
+    "cpu": (_CPU,),
+    "cuda": ("CUDAExecutionProvider", _CPU),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
+}
+_WITH_BODIES = frozenset({"If", "Loop", "Scan"})  # their time is that of the nodes inside
 _INPUT_ERRORS = ("INVALID_ARGUMENT", "Required inputs", "Unexpected input data type", "Invalid input name")
 
 
@@ -28,20 +52,39 @@ class Limits:
     ir_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """What all nodes of one type take in a run.
+
+    Attributes:
+        op_type: As onnxruntime runs it, after its own rewriting.
+        nodes: How many there are.
+        seconds: Of one run, all of them together.
+    """
+
+    op_type: str
+    nodes: int
+    seconds: float
+
+
 class Session:
-    """A loaded model, ready to run on the CPU.
+    """A loaded model, ready to run.
 
     Args:
         model: A serialized model, or the path of one (needed where it has external data).
         threads: Intra-op threads; 0 lets onnxruntime take every core.
         optimize: Whether onnxruntime may rewrite the graph.
+        provider: What runs it. Inputs and outputs are in the memory of the host: a run on another device copies them.
 
     Raises:
+        EnvironmentUnavailable: The provider is not there.
         ModelError: onnxruntime refuses the model.
     """
 
-    def __init__(self, model: bytes | Path, *, threads: int = 1, optimize: bool = True) -> None:
-        self._session = _inference_session(model, _options(threads=threads, optimize=optimize))
+    def __init__(
+        self, model: bytes | Path, *, threads: int = 1, optimize: bool = True, provider: Provider = "cpu"
+    ) -> None:
+        self._session = _inference_session(model, _options(threads=threads, optimize=optimize), provider)
         self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
@@ -88,21 +131,52 @@ def node_times(
     Raises:
         ModelError: onnxruntime refuses the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        options = _options(threads=threads, optimize=True)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        session = _inference_session(model, options)
-        for _ in range(runs):
-            session.run(None, dict(feed))
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     durations: dict[str, list[float]] = {}
-    for event in events:
-        name = event["name"].removesuffix("_kernel_time")
-        if event.get("cat") == "Node" and name != event["name"]:
-            plain = _MARKS.sub("", name)
-            durations.setdefault(plain, []).append(event["dur"] / 1e6)
+    for event in _profile(model, feed, threads=threads, runs=runs):
+        plain = _MARKS.sub("", event["name"].removesuffix(_KERNEL))
+        durations.setdefault(plain, []).append(event["dur"] / 1e6)
     return {name: float(np.median(values)) for name, values in durations.items()}
+
+
+def operator_times(
+    model: bytes | Path,
+    feed: Mapping[str, np.ndarray],
+    *,
+    threads: int = 1,
+    runs: int = 20,
+    provider: Provider = "cpu",
+) -> list[OperatorTime]:
+    """Return what the nodes of each type take in a run, the slowest type first; nodes of bodies count as such.
+
+    A node's time is the median of its calls, as often as a run calls it.
+
+    Raises:
+        EnvironmentUnavailable: The provider is not there.
+        ModelError: onnxruntime refuses the model.
+    """
+    calls: dict[tuple[str, str], list[float]] = {}
+    for event in _profile(model, feed, threads=threads, runs=runs, provider=provider):
+        if (op_type := event["args"]["op_name"]) not in _WITH_BODIES:
+            calls.setdefault((op_type, event["name"]), []).append(event["dur"] / 1e6)
+    found: dict[str, list[float]] = {}
+    for (op_type, _), times in calls.items():
+        found.setdefault(op_type, []).append(float(np.median(times)) * len(times) / runs)
+    times_of_types = [OperatorTime(op_type, len(nodes), sum(nodes)) for op_type, nodes in found.items()]
+    return sorted(times_of_types, key=lambda found: -found.seconds)
+
+
+def check_provider(provider: Provider) -> None:
+    """Refuse a provider that the installed onnxruntime does not have.
+
+    Raises:
+        EnvironmentUnavailable: It is not there.
+    """
+    wanted = _PROVIDERS[provider][0]
+    if wanted not in (available := _onnxruntime().get_available_providers()):
+        raise EnvironmentUnavailable(
+            f"the installed onnxruntime has no {wanted}, only {', '.join(available)}",
+            hint="in an environment of its own, on a machine with an NVIDIA GPU: pip install 'onnxcomp[gpu]'",
+        )
 
 
 @cache
@@ -134,14 +208,39 @@ def _loads(*, opset: int, ir_version: int) -> bool:
     return True
 
 
-def _inference_session(model: bytes | Path, options: Any) -> Any:
+def _profile(
+    model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int, runs: int, provider: Provider = "cpu"
+) -> list[dict[str, Any]]:
+    """Run a model and return onnxruntime's events of its nodes' kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(threads=threads, optimize=True)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = _inference_session(model, options, provider)
+        for _ in range(runs):
+            session.run(None, dict(feed))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+
+
+def _inference_session(model: bytes | Path, options: Any, provider: Provider = "cpu") -> Any:
     source = model if isinstance(model, bytes) else str(model)
+    ort = _onnxruntime()
+    if provider != "cpu":
+        check_provider(provider)
+        with redirect_stdout(sys.stderr):
+            ort.preload_dlls()  # of the nvidia packages that pip installed, where there are any
     try:
-        return _onnxruntime().InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except EnvironmentUnavailable:
-        raise
+        session = ort.InferenceSession(source, options, providers=list(_PROVIDERS[provider]))
     except Exception as err:  # onnxruntime's exceptions share no base class but this one
         raise ModelError(f"onnxruntime refuses the model: {_first_line(err)}") from err
+    if (wanted := _PROVIDERS[provider][0]) not in session.get_providers():  # it falls back to others in silence
+        raise EnvironmentUnavailable(
+            f"onnxruntime could not start its {wanted} on this machine",
+            hint="nvidia-smi tells whether there is a GPU; CUDA and cuDNN (and TensorRT) must be of the versions that "
+            "this onnxruntime is built for",
+        )
+    return session
 
 
 def _options(*, threads: int, optimize: bool) -> Any:

@@ -1,5 +1,6 @@
 """The verbs, from Python: one module per verb. The command line is a thin layer over these."""
 
+from onnxcomp.api.benchmark import bench
 from onnxcomp.api.optimization import Result, optimize
 
-__all__ = ["Result", "optimize"]
+__all__ = ["Result", "bench", "optimize"]

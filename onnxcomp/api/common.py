@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Samples, Source, open_samples, synthetic
+from onnxcomp.data import InputSpec, Samples, Source, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
@@ -14,7 +14,7 @@ from onnxcomp.target import Target, get_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Data", "check_threads", "choose_metric", "make_up", "measurable_target", "open_data"]
+__all__ = ["Data", "check_same_inputs", "check_threads", "choose_metric", "make_up", "measurable_target", "open_data"]
 
 Data = Source | Samples
 _SYNTHETIC_RUNS = 16
@@ -38,6 +38,47 @@ def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:
         DataError: An input is of a type whose values can't be made up.
     """
     return synthetic(input_specs(model), count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=input_bounds(model))
+
+
+def check_same_inputs(first: "ir.Model", second: "ir.Model", *, names: tuple[str, str]) -> None:
+    """Refuse two models that can't be run on the same samples.
+
+    Args:
+        first: One model.
+        second: The other.
+        names: What they are called.
+
+    Raises:
+        UsageError: Names, data types or shapes of their inputs differ.
+    """
+    left, right = ({spec.name: spec for spec in input_specs(model) if not spec.optional} for model in (first, second))
+    differences = [f"only {names[0]} has '{name}'" for name in left.keys() - right.keys()]
+    differences += [f"only {names[1]} has '{name}'" for name in right.keys() - left.keys()]
+    differences += [
+        f"'{name}' is {_form(left[name])} in {names[0]} and {_form(right[name])} in {names[1]}"
+        for name in left.keys() & right.keys()
+        if not _alike(left[name], right[name])
+    ]
+    if differences:
+        raise UsageError(
+            f"the models can't run on the same inputs: {'; '.join(sorted(differences))}",
+            hint="give models that were made from one another",
+        )
+
+
+def _alike(first: InputSpec, second: InputSpec) -> bool:
+    if first.dtype != second.dtype:
+        return False
+    if first.shape is None or second.shape is None:
+        return True
+    return len(first.shape) == len(second.shape) and all(
+        a is None or b is None or a == b for a, b in zip(first.shape, second.shape, strict=True)
+    )
+
+
+def _form(spec: InputSpec) -> str:
+    shape = "any shape" if spec.shape is None else [size or "?" for size in spec.shape]
+    return f"{spec.dtype or 'no tensor'} {shape}"
 
 
 def choose_metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metric]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp import __version__
-from onnxcomp.cli import optimize, passes
+from onnxcomp.cli import bench, optimize, passes
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError
 
@@ -33,6 +33,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
+    app.command("bench", epilog=bench.EXAMPLES)(bench.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("passes")(passes.command)
     return app

@@ -17,9 +17,12 @@ __all__ = [
     "MinAgreement",
     "MinSqnr",
     "Model",
+    "Models",
     "Output",
     "OutputFormat",
     "Overwrite",
+    "Provider",
+    "ProviderName",
     "Quiet",
     "Reports",
     "Seed",
@@ -38,6 +41,14 @@ class Goal(enum.StrEnum):
     BALANCED = "balanced"
 
 
+class Provider(enum.StrEnum):
+    """What runs models."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
 class Format(enum.StrEnum):
     """What is printed."""
 
@@ -46,6 +57,9 @@ class Format(enum.StrEnum):
 
 
 Model = Annotated[Path, typer.Argument(help="The exported ONNX model. It is only read.", show_default=False)]
+Models = Annotated[
+    list[Path], typer.Argument(metavar="MODEL...", help="Exported ONNX models. They are only read.", show_default=False)
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.opt.onnx]")
 ]
@@ -71,6 +85,7 @@ MinSqnr = Annotated[
 ]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Calibrate on made-up inputs.")]
 TargetName = Annotated[str, typer.Option("--target", help="Where the model will run; auto is this machine.")]
+ProviderName = Annotated[Provider, typer.Option("--provider", help="What runs the models.")]
 Reports = Annotated[
     list[Path] | None, typer.Option("--report", help="Also write the report: .json or .txt; may be repeated.")
 ]

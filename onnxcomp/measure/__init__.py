@@ -1,7 +1,19 @@
 """Measured comparison: contenders timed side by side in one run, with an interval on how much faster each one is."""
 
 from onnxcomp.measure.interval import block_time, median_interval
+from onnxcomp.measure.loading import Memory, load_times, peak_memory
 from onnxcomp.measure.memory import peak_rss
 from onnxcomp.measure.timing import Comparison, Ratio, Timing, interleave
 
-__all__ = ["Comparison", "Ratio", "Timing", "block_time", "interleave", "median_interval", "peak_rss"]
+__all__ = [
+    "Comparison",
+    "Memory",
+    "Ratio",
+    "Timing",
+    "block_time",
+    "interleave",
+    "load_times",
+    "median_interval",
+    "peak_memory",
+    "peak_rss",
+]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.content import Content
+from onnxcomp.report.figures import bytes_text, count_text, seconds_text
 
 __all__ = ["render_text"]
 
@@ -25,7 +26,7 @@ def render_text(report: Content, *, verbose: bool = False) -> str:
 def _head(report: Content) -> Iterable[str]:
     settings, outcome = report.settings, report.outcome
     yield (
-        f" input   {settings.model}  {_bytes(outcome.original_size)}  {_count(report.parameters)} parameters  "
+        f" input   {settings.model}  {bytes_text(outcome.original_size)}  {count_text(report.parameters)} parameters  "
         f"opset {report.opset}"
     )
     threads = f"{settings.threads or 'all'} thread{'' if settings.threads == 1 else 's'}"
@@ -74,8 +75,8 @@ def _table(report: Content) -> Iterable[str]:
     yield f" {'':12} {'before':>12} {'after':>12}"
     size = outcome.original_size / outcome.size
     smaller = f"{size:.2f}x smaller" if size >= _WORTH_SAYING else "same"
-    yield f" {'size':12} {_bytes(outcome.original_size):>12} {_bytes(outcome.size):>12}   {smaller}"
-    before, after = _seconds(outcome.original_seconds), _seconds(outcome.seconds_per_run)
+    yield f" {'size':12} {bytes_text(outcome.original_size):>12} {bytes_text(outcome.size):>12}   {smaller}"
+    before, after = seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run)
     speed = ""
     if latency := outcome.latency:
         bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
@@ -102,15 +103,3 @@ def _verdict(report: Content) -> str:
     if outcome.winner == "cleanup":
         return "no quantized model was better inside the budget: the cleaned-up model is delivered"
     return f"{outcome.winner} is delivered ({outcome.seconds:.0f} s in all)"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def _count(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms"

@@ -1,0 +1,222 @@
+"""``bench``: latency, throughput, load time and memory of models, side by side."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from onnxcomp.api.common import Data, check_same_inputs, check_threads, make_up, open_data
+from onnxcomp.data import Feed
+from onnxcomp.errors import EnvironmentUnavailable, UsageError
+from onnxcomp.facts import input_specs
+from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
+from onnxcomp.model import is_one_file, load, save, size
+from onnxcomp.report import Benchmark, BenchSettings, ModelBenchmark, machine, now, versions
+from onnxcomp.runtime import OperatorTime, Provider, Session, check_provider, limits, operator_times
+from onnxcomp.search import Progress
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["bench"]
+
+_PROFILE_SECONDS = 2.0
+_PROFILE_RUNS = (5, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A model to be timed: what it is called, its graph, its file."""
+
+    name: str
+    model: "ir.Model"
+    path: Path
+    size: int
+
+
+def bench(
+    *models: "str | os.PathLike[str] | bytes | ir.Model",
+    data: Data | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    provider: Provider = "cpu",
+    seconds: float = 30.0,
+    half_width: float = 0.02,
+    profile: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Time models side by side, interleaved in one run; the first is what the others are compared with.
+
+    Each is warmed up until it gets no faster. Times are of whole runs: with a provider of another device the copies
+    of inputs and outputs between it and the host are included.
+
+    Args:
+        models: Paths, serialized models, or models in memory. They are not changed.
+        data: Samples, the first run of which is timed; None: made-up inputs.
+        threads: Intra-op threads; 0 is all cores.
+        batch: Rows per run, where the models take any number.
+        provider: What runs the models: ``cpu``, ``cuda`` or ``tensorrt``.
+        seconds: For the timing; it ends earlier when all intervals are narrow enough.
+        half_width: How narrow the 95 % intervals of the ratios are to be, as a share of the ratio.
+        profile: Also measure the time by type of operator.
+        seed: Of the order of the runs and of made-up inputs.
+        progress: Called with the stage and the share done.
+
+    Returns:
+        The figures. `Benchmark.settled` says whether the machine was quiet enough for intervals of that width.
+
+    Raises:
+        UsageError: A setting makes no sense, or the models differ in their inputs.
+        DataError: The samples do not fit the models.
+        ModelError: A model is invalid, or fails while it runs.
+        EnvironmentUnavailable: The provider is not there.
+    """
+    if not models:
+        raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
+    check_threads(threads)
+    if batch < 1:
+        raise UsageError(f"batch must be 1 or more, got {batch}")
+    if provider not in get_args(Provider):
+        raise UsageError(f"unknown provider {provider!r}", hint=f"one of: {', '.join(get_args(Provider))}")
+    for name, value in (("seconds", seconds), ("half-width", half_width)):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be a positive number, got {value}")
+    check_provider(provider)
+    tell = progress or (lambda _stage, _share: None)
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+        tell("load", None)
+        entries = [_enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
+        feed, description = _feed(entries, data, batch=batch, seed=seed)
+        loads = load_times([entry.path for entry in entries], threads=threads, provider=provider)
+        memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
+        timing = _time(
+            entries,
+            feed,
+            threads=threads,
+            provider=provider,
+            seconds=seconds,
+            half_width=half_width,
+            seed=seed,
+            progress=tell,
+        )
+        operators: list[list[OperatorTime]] = [[] for _ in entries]
+        if profile:
+            tell("profile", None)
+            operators = [
+                operator_times(entry.path, feed, threads=threads, provider=provider, runs=_profile_runs(found.median))
+                for entry, found in zip(entries, timing.timings, strict=True)
+            ]
+    rows = batch if all(np.shape(value)[:1] == (batch,) for value in feed.values()) else 1
+    if rows < batch:
+        notes.append(f"the models do not take batches of {batch}: a run counts as one row")
+    if data is None:
+        notes.append("made-up inputs: where the work depends on values (loops), real ones may take other times")
+    found = tuple(
+        ModelBenchmark(
+            model=entry.name,
+            size=entry.size,
+            latency=timing.timings[i],
+            throughput=rows / timing.timings[i].median,
+            load_seconds=float(np.median(loads[i])),
+            memory=memory[i],
+            ratio=timing.ratios.get(timing.timings[i].name),
+            operators=tuple(operators[i]),
+        )
+        for i, entry in enumerate(entries)
+    )
+    return Benchmark(
+        settings=BenchSettings(description, threads, batch, provider, seconds, half_width, seed),
+        shapes={name: tuple(np.shape(value)) for name, value in feed.items()},
+        rows=rows,
+        models=found,
+        rounds=timing.rounds,
+        settled=timing.settled,
+        seconds=timing.seconds,
+        notes=tuple(notes),
+        versions=versions(),
+        machine=machine(),
+        created=now(),
+    )
+
+
+def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, folder: Path) -> _Entry:
+    """Load a model, and find or write the file that sessions are made from."""
+    loaded = load(model)
+    own = Path(model) if isinstance(model, str | os.PathLike) else None
+    bytes_on_disk = own.stat().st_size if own is not None and is_one_file(loaded) else size(loaded)
+    path = own
+    if path is None or loaded.ir_version >= limits().ir_version:  # the file may have a newer one than onnxruntime takes
+        path = folder / f"{number}.onnx"
+        save(loaded, path)
+    return _Entry(str(own) if own else f"model {number}", loaded, path, bytes_on_disk)
+
+
+def _feed(entries: Sequence[_Entry], data: Data | None, *, batch: int, seed: int) -> tuple[Feed, str]:
+    """Return the inputs that all models are timed on, and what they are."""
+    first, *others = entries
+    for other in others:
+        check_same_inputs(first.model, other.model, names=(first.name, other.name))
+    # The one that leaves least open: inputs that fit it fit the others
+    strictest = min(entries, key=lambda entry: _open_dimensions(entry.model)).model
+    samples = open_data(strictest, data, batch=batch) or make_up(strictest, seed=seed, batch=batch)
+    feed = next(iter(samples.take(1)))
+    return feed, samples.description
+
+
+def _open_dimensions(model: "ir.Model") -> int:
+    return sum(spec.shape is None or spec.shape.count(None) for spec in input_specs(model))
+
+
+def _memories(
+    entries: Sequence[_Entry], feed: Feed, *, threads: int, provider: Provider, progress: Progress
+) -> tuple[list[Memory | None], list[str]]:
+    """Measure what memory each model takes; notes say where that is not known."""
+    found: list[Memory | None] = []
+    notes = []
+    for entry in entries:
+        progress(f"memory: {entry.name}", None)
+        try:
+            found.append(peak_memory(entry.path, feed, threads=threads, provider=provider))
+        except EnvironmentUnavailable as err:
+            found.append(None)
+            notes.append(f"the memory of {entry.name} is not known: {err}")
+    return found, notes
+
+
+def _time(
+    entries: Sequence[_Entry],
+    feed: Feed,
+    *,
+    threads: int,
+    provider: Provider,
+    seconds: float,
+    half_width: float,
+    seed: int,
+    progress: Progress,
+) -> Comparison:
+    """Time the models; a number makes names unique, because one file may be given twice."""
+    contenders = {
+        f"{number} {entry.name}": partial(Session(entry.path, threads=threads, provider=provider).run, feed)
+        for number, entry in enumerate(entries)
+    }
+    for run in contenders.values():
+        run()  # what does not run fails before the time of others is taken
+    return interleave(
+        contenders,
+        baseline=next(iter(contenders)),
+        half_width=half_width,
+        max_seconds=seconds,
+        seed=seed,
+        progress=partial(progress, "measure"),
+    )
+
+
+def _profile_runs(seconds_per_run: float) -> int:
+    fewest, most = _PROFILE_RUNS
+    return int(min(most, max(fewest, _PROFILE_SECONDS / seconds_per_run)))

@@ -1,0 +1,69 @@
+"""``onnxcomp bench MODEL...``."""
+
+from typing import Annotated
+
+import typer
+
+from onnxcomp.cli import options
+
+__all__ = ["EXAMPLES", "command"]
+
+EXAMPLES = """Examples:
+
+onnxcomp bench model.onnx
+
+onnxcomp bench model.onnx model.opt.onnx --data eval.npz --batch 8 --threads 2
+
+onnxcomp bench model.onnx model.opt.onnx --profile --seconds 60 --report bench.json
+"""
+
+
+def command(
+    models: options.Models,
+    data: Annotated[
+        str | None, typer.Option(help="Samples, the first run of which is timed.  [default: made-up inputs]")
+    ] = None,
+    threads: options.Threads = 1,
+    batch: options.Batch = 1,
+    provider: options.ProviderName = options.Provider.CPU,
+    seconds: Annotated[float, typer.Option(help="For the timing; less where that is enough.")] = 30.0,
+    half_width: Annotated[
+        float, typer.Option(help="How narrow the intervals are to be: 0.02 is plus or minus 2 % of a ratio.")
+    ] = 0.02,
+    profile: Annotated[bool, typer.Option("--profile", help="Also show the time by type of operator.")] = False,
+    seed: options.Seed = 0,
+    report: options.Reports = None,
+    overwrite: options.Overwrite = False,
+    output_format: options.OutputFormat = options.Format.TEXT,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time models side by side: latency, throughput, load time, peak memory, and ratios to the first one.
+
+    The models take turns in one run, after a warm-up until they get no faster. Ratios are paired by turn and come with
+    a 95 % interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
+    and runs it. With cuda and tensorrt, times include the copies of inputs and outputs between host and device.
+    """
+    from onnxcomp.cli.output import check_outputs, deliver
+    from onnxcomp.cli.progress import shown_progress
+    from onnxcomp.usercode import source_file
+
+    read = [source_file(str(name)) for name in (*models, data) if name]
+    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+
+    from onnxcomp.api import bench
+
+    with shown_progress(quiet=quiet) as progress:
+        found = bench(
+            *models,
+            data=data,
+            threads=threads,
+            batch=batch,
+            provider=provider.value,
+            seconds=seconds,
+            half_width=half_width,
+            profile=profile,
+            seed=seed,
+            progress=progress,
+        )
+    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)

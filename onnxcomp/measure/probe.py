@@ -1,0 +1,30 @@
+"""What a model needs in a process of its own: ``python -m onnxcomp.measure.probe MODEL THREADS PROVIDER RUNS < feed``.
+
+The process imports what running takes and nothing else. The feed is a pickle from the process that started this one.
+"""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from onnxcomp.measure.memory import peak_rss
+from onnxcomp.runtime import Session, check_provider
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> None:
+    """Load and run a model; print the peak memory before and after as JSON."""
+    path, threads, provider, runs = arguments
+    feed = pickle.load(sys.stdin.buffer)
+    check_provider(provider)  # type: ignore[arg-type]  # imports onnxruntime
+    before = peak_rss()
+    session = Session(Path(path), threads=int(threads), provider=provider)  # type: ignore[arg-type]
+    for _ in range(int(runs)):
+        session.run(feed)
+    print(json.dumps({"peak": peak_rss(), "before": before}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

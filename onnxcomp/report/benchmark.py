@@ -1,0 +1,165 @@
+"""What `bench` returns: how fast models are, alone and against the first, and what they need."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxcomp.measure import Memory, Ratio, Timing
+from onnxcomp.report.document import Document
+from onnxcomp.report.figures import bytes_text, seconds_text, table
+from onnxcomp.runtime import OperatorTime, Provider
+
+__all__ = ["BenchSettings", "Benchmark", "ModelBenchmark"]
+
+_TOP = 10  # types of operators that the text shows
+_COPIES = ", copies of inputs and outputs from and to the host included"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """What a `bench` was asked for.
+
+    Attributes:
+        data: What the models ran on.
+        threads: Intra-op threads; 0 is all cores.
+        batch: Rows per run that were asked for.
+        provider: What ran the models; the memory of its device is not counted.
+        seconds: For the timing.
+        half_width: How narrow the intervals were to be, as a share of the ratio.
+        seed: Of the order of the runs and of made-up inputs.
+    """
+
+    data: str
+    threads: int
+    batch: int
+    provider: Provider
+    seconds: float
+    half_width: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBenchmark:
+    """One model's figures.
+
+    Attributes:
+        model: Its path.
+        size: Bytes on disk.
+        latency: Of single runs, seconds.
+        throughput: Rows per second: `rows` over the median latency.
+        load_seconds: Median time to create a session, the file being in the system's cache.
+        memory: In a process of its own; None: not known.
+        ratio: Time per run over the first model's, paired, with its 95 % interval; None: it is the first.
+        operators: Time by type of operator, the slowest first, from a run with onnxruntime's profiler, which slows it
+            down; empty where that was not asked for.
+    """
+
+    model: str
+    size: int
+    latency: Timing
+    throughput: float
+    load_seconds: float
+    memory: Memory | None
+    ratio: Ratio | None
+    operators: tuple[OperatorTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark(Document):
+    """Everything that one `bench` measured.
+
+    Attributes:
+        settings: What was asked for.
+        shapes: Of the inputs that were timed, by name.
+        rows: Rows in a run: the first axis of all inputs, where that is the batch asked for, else 1.
+        models: In the order given.
+        rounds: How often each model had its turn.
+        settled: Whether all intervals are as narrow as was asked for.
+        seconds: That the timing took.
+        notes: What the reader should know.
+        versions: Of the packages involved.
+        machine: Processor, operating system and Python.
+        created: UTC, ISO 8601.
+    """
+
+    kind: ClassVar[str] = "bench"
+
+    settings: BenchSettings
+    shapes: dict[str, tuple[int, ...]]
+    rows: int
+    models: tuple[ModelBenchmark, ...]
+    rounds: int
+    settled: bool
+    seconds: float
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    machine: dict[str, str]
+    created: str
+
+    def render(self, *, verbose: bool = False) -> str:
+        """Return the text for a terminal; `verbose`: every type of operator, not the slowest ten."""
+        lines = [*self._head(), "", *table([*self._rows()]), ""]
+        for found in self.models:
+            if found.operators:
+                lines += [f" {found.model}, by operator:", *table([*_operators(found, verbose=verbose)]), ""]
+        lines += [f" note    {note}" for note in self.notes]
+        lines += [f" result  {line}" for line in self._verdict()]
+        return "\n".join(lines) + "\n"
+
+    def _head(self) -> Iterable[str]:
+        asked = self.settings
+        inputs = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
+        yield f" input   {asked.data}: {inputs}"
+        threads = f"{asked.threads or 'all'} thread{'' if asked.threads == 1 else 's'}"
+        copies = "" if asked.provider == "cpu" else _COPIES
+        yield f" target  {asked.provider} provider{copies}, {threads}; {self.rounds} rounds in {self.seconds:.0f} s"
+
+    def _rows(self) -> Iterable[list[str]]:
+        yield ["model", "size", "median", "p90", "p99", "rows/s", "load", "memory", "time / first", "95 % interval"]
+        for found in self.models:
+            times = (found.latency.median, found.latency.p90, found.latency.p99)
+            ratio = found.ratio
+            yield [
+                found.model,
+                bytes_text(found.size),
+                *map(seconds_text, times),
+                f"{found.throughput:.1f}",
+                seconds_text(found.load_seconds),
+                _memory(found.memory),
+                f"{ratio.ratio:.3f}" if ratio else "1",
+                f"[{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+            ]
+
+    def _verdict(self) -> Iterable[str]:
+        for found in self.models:
+            if found.ratio is not None:
+                yield f"{found.model} is {_speed(found.ratio, self.settings.half_width)}"
+        if not self.settled:
+            wanted = f"{100 * self.settings.half_width:g} %"
+            yield (
+                f"not known to {wanted}, as was asked for: the machine is too busy, or --seconds "
+                f"{self.settings.seconds:g} is too short"
+            )
+
+
+def _speed(ratio: Ratio, least: float) -> str:
+    """Say what is proven; less than `least` counts as nothing: two sessions of one file may differ by a percent."""
+    if ratio.high < 1 - least:
+        return f"{1 / ratio.ratio:.2f}x faster than the first [{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
+    if ratio.low > 1 + least:
+        return f"{ratio.ratio:.2f}x slower than the first [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"not proven more than {100 * least:g} % faster or slower than the first"
+
+
+def _memory(memory: Memory | None) -> str:
+    if memory is None:
+        return "-"
+    return f"{bytes_text(memory.peak)} (+{bytes_text(memory.peak - memory.before)})"
+
+
+def _operators(found: ModelBenchmark, *, verbose: bool) -> Iterable[list[str]]:
+    total = sum(operator.seconds for operator in found.operators) or 1.0
+    yield ["operator", "nodes", "time", "share"]
+    for operator in found.operators if verbose else found.operators[:_TOP]:
+        share = f"{100 * operator.seconds / total:.1f} %"
+        yield [operator.op_type, str(operator.nodes), seconds_text(operator.seconds), share]

@@ -1,0 +1,29 @@
+"""Figures as people read them."""
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["bytes_text", "count_text", "seconds_text", "table"]
+
+
+def bytes_text(count: int) -> str:
+    """Return bytes as ``1.4 MB`` or ``3.2 kB``."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def count_text(count: int) -> str:
+    """Return a count as ``1.40 M`` or ``3.2 k``."""
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time as milliseconds, ``3.21 ms``."""
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.2f} ms" if milliseconds >= 1 else f"{milliseconds:.3f} ms"
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Lay rows of cells out in columns, the first one to the left and the others to the right; one line per row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [f"{first:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))]
+        yield f" {'  '.join(cells)}".rstrip()
