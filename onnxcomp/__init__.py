@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcomp.api import Result, bench, optimize
+    from onnxcomp.api import QuantizeResult, Result, bench, optimize, quantize
     from onnxcomp.errors import (
         DataError,
         EnvironmentUnavailable,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import Benchmark, Report
-    from onnxcomp.target import Budget
+    from onnxcomp.report import Benchmark, QuantizeReport, Report
+    from onnxcomp.target import Budget, Gates
 
 __version__ = "0.1.0"
 
@@ -37,11 +37,14 @@ _PLACES = {
     "DataError": "onnxcomp.errors",
     "EnvironmentUnavailable": "onnxcomp.errors",
     "GateFailed": "onnxcomp.errors",
+    "Gates": "onnxcomp.target",
     "MetricError": "onnxcomp.errors",
     "ModelError": "onnxcomp.errors",
     "OnnxCompError": "onnxcomp.errors",
     "OutputError": "onnxcomp.errors",
     "PassError": "onnxcomp.errors",
+    "QuantizeReport": "onnxcomp.report",
+    "QuantizeResult": "onnxcomp.api",
     "Recipe": "onnxcomp.recipe",
     "RecipeError": "onnxcomp.errors",
     "Report": "onnxcomp.report",
@@ -49,6 +52,7 @@ _PLACES = {
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
     "optimize": "onnxcomp.api",
+    "quantize": "onnxcomp.api",
 }
 
 __all__ = [
@@ -57,11 +61,14 @@ __all__ = [
     "DataError",
     "EnvironmentUnavailable",
     "GateFailed",
+    "Gates",
     "MetricError",
     "ModelError",
     "OnnxCompError",
     "OutputError",
     "PassError",
+    "QuantizeReport",
+    "QuantizeResult",
     "Recipe",
     "RecipeError",
     "Report",
@@ -70,6 +77,7 @@ __all__ = [
     "__version__",
     "bench",
     "optimize",
+    "quantize",
 ]
 
 

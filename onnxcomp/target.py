@@ -12,7 +12,7 @@ from typing import Literal
 
 from onnxcomp.errors import UsageError
 
-__all__ = ["TARGETS", "Budget", "Goal", "Role", "Target", "cpu_name", "detect", "get_target"]
+__all__ = ["TARGETS", "Budget", "Gates", "Goal", "Role", "Target", "cpu_name", "detect", "get_target"]
 
 
 class Role(enum.Enum):
@@ -117,6 +117,57 @@ class Budget:
     def agreement_bound(self) -> float:
         """The smallest accepted agreement."""
         return max(0.0, 1 - 3 * self.max_drop) if self.min_agreement is None else self.min_agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Bounds that a command holds its one result to: only those that the user names; None is no gate.
+
+    Attributes:
+        max_drop: Largest accepted drop of the metric, as a share.
+        min_agreement: Smallest accepted share of answers equal to the original's.
+        min_sqnr: Smallest accepted SQNR of every float output, dB.
+        max_size: Largest accepted size in bytes.
+        max_latency_ratio: Largest accepted latency, as a share of the original's.
+
+    Raises:
+        UsageError: A bound is outside its range.
+    """
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_size: int | None = None
+    max_latency_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        Budget(  # the ranges are the same
+            0.0 if self.max_drop is None else self.max_drop,
+            self.min_agreement,
+            self.min_sqnr,
+            self.max_size,
+            self.max_latency_ratio,
+        )
+
+    def missed(self, *, drop: float | None, agreement: float, sqnr: float, size: int) -> list[str]:
+        """Say which bounds a result misses, its latency aside (`search.race.slowness` tells that).
+
+        Args:
+            drop: Of the metric; None: there is no metric.
+            agreement: Share of answers equal to the original's.
+            sqnr: Of the worst float output, dB.
+            size: Bytes.
+        """
+        found = []
+        if self.max_drop is not None and drop is not None and drop > self.max_drop + 1e-9:  # a difference of counts
+            found.append(f"the metric drops by {drop:.4f}, allowed are {self.max_drop:g}")
+        if self.min_agreement is not None and agreement < self.min_agreement:
+            found.append(f"agreement with the original {agreement:.4f} is under {self.min_agreement:g}")
+        if self.min_sqnr is not None and not sqnr >= self.min_sqnr:
+            found.append(f"SQNR {sqnr:.1f} dB is under {self.min_sqnr:g} dB")
+        if self.max_size is not None and size > self.max_size:
+            found.append(f"{size} bytes are more than {self.max_size}")
+        return found
 
 
 def get_target(name: str) -> Target:

@@ -2,5 +2,6 @@
 
 from onnxcomp.api.benchmark import bench
 from onnxcomp.api.optimization import Result, optimize
+from onnxcomp.api.quantization import QuantizeResult, quantize
 
-__all__ = ["Result", "bench", "optimize"]
+__all__ = ["QuantizeResult", "Result", "bench", "optimize", "quantize"]

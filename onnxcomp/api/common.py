@@ -9,15 +9,27 @@ from onnxcomp.data import InputSpec, Samples, Source, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
+from onnxcomp.search import Task
 from onnxcomp.target import Target, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Data", "check_same_inputs", "check_threads", "choose_metric", "make_up", "measurable_target", "open_data"]
+__all__ = [
+    "Data",
+    "check_metric",
+    "check_same_inputs",
+    "check_threads",
+    "choose_metric",
+    "choose_task",
+    "make_up",
+    "measurable_target",
+    "open_data",
+]
 
 Data = Source | Samples
 _SYNTHETIC_RUNS = 16
+_FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
 def open_data(model: "ir.Model", data: Data | None, *, batch: int = 1) -> Samples | None:
@@ -92,6 +104,60 @@ def choose_metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metr
     if all(np.issubdtype(np.asarray(label).dtype, np.integer) for label in labels):
         return load_metric("top1")
     raise MetricError("the samples have labels that are no class numbers", hint="--metric FILE.py:function")
+
+
+def choose_task(
+    calibration: Samples | None,
+    evaluation: Samples | None,
+    made_up: Samples | None,
+    metric: str | None,
+    *,
+    max_drop: float | None = None,
+    notes: list[str],
+) -> Task:
+    """Decide what answers are judged on, and say so where it is less than labels.
+
+    Args:
+        calibration: Calibration samples, made-up ones among them.
+        evaluation: Evaluation samples.
+        made_up: Made-up samples; needed where neither of the others is given.
+        metric: As the user named it.
+        max_drop: Largest accepted drop of the score; None: none is too large.
+        notes: Gets plain sentences for the reader.
+
+    Raises:
+        MetricError: The metric can't be loaded, or has no labels to work on.
+    """
+    if evaluation is not None:
+        labels = evaluation.labels()
+        if labels is not None:
+            name, function = choose_metric(metric, labels)
+            answers = sum(np.asarray(label).size for label in labels)
+            if max_drop is not None and answers * max_drop < 1:
+                notes.append(f"{answers} labels: one answer is worth more than the whole budget of {max_drop:g}")
+            return Task(evaluation, function, name)
+        if metric is not None:
+            raise MetricError(f"a metric needs labels, and {evaluation.description} has none")
+        notes.append("no labels: fidelity to the original decides")
+        return Task(evaluation)
+    if metric is not None:
+        raise MetricError("a metric needs labelled samples", hint="--eval DATA")
+    if calibration is not None and calibration is not made_up:
+        notes.append("no evaluation samples (--eval DATA): judged by fidelity on the calibration samples")
+        return Task(calibration.spread(_FIDELITY_RUNS))
+    assert made_up is not None
+    notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
+    return Task(made_up)
+
+
+def check_metric(spec: str | None) -> None:
+    """Refuse a metric that is not named by text.
+
+    Raises:
+        UsageError: It is of another type.
+    """
+    if not (spec is None or isinstance(spec, str)):
+        raise UsageError(f"a metric can't be given as {type(spec).__name__}", hint="pass FILE.py:function as text")
 
 
 def check_threads(threads: int) -> None:

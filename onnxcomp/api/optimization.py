@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from onnxcomp.api.common import Data, check_threads, choose_metric, make_up, measurable_target, open_data
-from onnxcomp.data import Samples
-from onnxcomp.errors import GateFailed, MetricError, UsageError
+from onnxcomp.api.common import Data, check_metric, check_threads, choose_task, make_up, measurable_target, open_data
+from onnxcomp.errors import GateFailed, UsageError
 from onnxcomp.facts import is_quantized
 from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, make_report
-from onnxcomp.search import Outcome, Progress, Task, Work
+from onnxcomp.search import Outcome, Progress, Work
 from onnxcomp.search import optimize as _search
 from onnxcomp.target import Budget, Goal
 
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Result", "optimize"]
-
-_FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +86,7 @@ def optimize(
     check_threads(threads)
     if goal not in get_args(Goal):
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
-    if not (metric is None or isinstance(metric, str)):
-        raise UsageError(f"a metric can't be given as {type(metric).__name__}", hint="pass FILE.py:function as text")
+    check_metric(metric)
     chosen = measurable_target(target)
     if recipe is not None and calibration is None and not synthetic_calibration and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA")
@@ -112,7 +106,7 @@ def optimize(
         calibration_samples = made_up
     elif calibration_samples is None and recipe is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
-    task = _task(calibration_samples, evaluation, made_up, metric, budget, notes=notes)
+    task = choose_task(calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
     work = Work(
         task=task,
         target=chosen,
@@ -141,34 +135,3 @@ def optimize(
     if outcome.missed is not None:
         raise GateFailed(outcome.missed, report=report)
     return Result(outcome.model, report, outcome)
-
-
-def _task(
-    calibration: Samples | None,
-    evaluation: Samples | None,
-    made_up: Samples | None,
-    metric: str | None,
-    budget: Budget,
-    *,
-    notes: list[str],
-) -> Task:
-    """Decide what answers are judged on, and say so where it is less than labels."""
-    if evaluation is not None:
-        labels = evaluation.labels()
-        if labels is not None:
-            name, function = choose_metric(metric, labels)
-            if (answers := sum(np.asarray(label).size for label in labels)) * budget.max_drop < 1:
-                notes.append(f"{answers} labels: one answer is worth more than the whole budget of {budget.max_drop:g}")
-            return Task(evaluation, function, name)
-        if metric is not None:
-            raise MetricError(f"a metric needs labels, and {evaluation.description} has none")
-        notes.append("no labels: fidelity to the original decides")
-        return Task(evaluation)
-    if metric is not None:
-        raise MetricError("a metric needs labelled samples", hint="--eval DATA")
-    if calibration is not None and calibration is not made_up:
-        notes.append("no evaluation samples (--eval DATA): judged by fidelity on the calibration samples")
-        return Task(calibration.spread(_FIDELITY_RUNS))
-    assert made_up is not None
-    notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
-    return Task(made_up)

@@ -9,13 +9,19 @@ import typer
 __all__ = [
     "Batch",
     "Calibration",
+    "DryRun",
     "Evaluation",
     "Format",
     "Goal",
     "MaxDrop",
+    "MaxDropGate",
+    "MaxLatencyGate",
+    "MaxSizeGate",
     "MetricName",
     "MinAgreement",
+    "MinAgreementGate",
     "MinSqnr",
+    "MinSqnrGate",
     "Model",
     "Models",
     "Output",
@@ -83,6 +89,17 @@ MinAgreement = Annotated[
 MinSqnr = Annotated[
     float | None, typer.Option(help="Least SQNR of every float output, dB.  [default: 20 without labels]")
 ]
+# Bounds of commands that make or judge one model: each holds only where it is named
+MaxDropGate = Annotated[float | None, typer.Option("--max-drop", help="Gate: largest drop of the metric.")]
+MinAgreementGate = Annotated[
+    float | None, typer.Option("--min-agreement", help="Gate: least share of answers equal to the original's.")
+]
+MinSqnrGate = Annotated[float | None, typer.Option("--min-sqnr", help="Gate: least SQNR of every float output, dB.")]
+MaxSizeGate = Annotated[str | None, typer.Option("--max-size", help="Gate: largest file, as in 5MB or 800kB.")]
+MaxLatencyGate = Annotated[
+    float | None, typer.Option("--max-latency-ratio", help="Gate: largest share of the original's latency.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work and print the report, but write no file.")]
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Calibrate on made-up inputs.")]
 TargetName = Annotated[str, typer.Option("--target", help="Where the model will run; auto is this machine.")]
 ProviderName = Annotated[Provider, typer.Option("--provider", help="What runs the models.")]

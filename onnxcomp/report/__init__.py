@@ -3,6 +3,7 @@
 from onnxcomp.report.benchmark import Benchmark, BenchSettings, ModelBenchmark
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, machine, now, versions
+from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Benchmark",
     "Document",
     "ModelBenchmark",
+    "QuantizeReport",
     "Report",
     "Settings",
     "machine",

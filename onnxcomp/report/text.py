@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 
-from onnxcomp.pipeline import PassReport
 from onnxcomp.report.content import Content
-from onnxcomp.report.figures import bytes_text, count_text, seconds_text
+from onnxcomp.report.figures import bytes_text, count_text
+from onnxcomp.report.parts import latency_row, pass_lines, size_row
 
 __all__ = ["render_text"]
-
-_WORTH_SAYING = 1.005  # a ratio below this is no gain
 
 
 def render_text(report: Content, *, verbose: bool = False) -> str:
@@ -40,21 +38,7 @@ def _passes(report: Content, *, verbose: bool) -> Iterable[str]:
     made = [("cleanup", done) for done in report.outcome.cleanup]
     if verbose:
         made += [(candidate.name, done) for candidate in report.outcome.candidates for done in candidate.passes]
-    shown = [(owner, done) for owner, done in made if verbose or done.modified or done.failure]
-    left = max((len(owner) for owner, _ in shown), default=0)
-    middle = max((len(done.name) for _, done in shown), default=0)
-    for owner, done in shown:
-        yield f" {owner:{left}}  {done.name:{middle}}  {_did(done):40} {done.seconds:6.1f} s"
-        if verbose:
-            yield from (f"{'':{left + 3}}- {skip.op_type} {skip.node}: {skip.reason}" for skip in done.skipped)
-    if len(shown) < len(made):
-        yield f" {len(made) - len(shown)} other clean-up passes found nothing to do"
-
-
-def _did(made: PassReport) -> str:
-    if made.failure:
-        return f"rolled back: {made.failure}"
-    return ", ".join(f"{name}: {count}" for name, count in made.counters.items() if count) or "nothing to do"
+    yield from pass_lines(made, verbose=verbose)
 
 
 def _candidates(report: Content) -> Iterable[str]:
@@ -73,16 +57,8 @@ def _candidates(report: Content) -> Iterable[str]:
 def _table(report: Content) -> Iterable[str]:
     outcome, settings = report.outcome, report.settings
     yield f" {'':12} {'before':>12} {'after':>12}"
-    size = outcome.original_size / outcome.size
-    smaller = f"{size:.2f}x smaller" if size >= _WORTH_SAYING else "same"
-    yield f" {'size':12} {bytes_text(outcome.original_size):>12} {bytes_text(outcome.size):>12}   {smaller}"
-    before, after = seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run)
-    speed = ""
-    if latency := outcome.latency:
-        bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
-        faster = 1 / latency.ratio
-        speed = f"   {faster:.2f}x faster {bounds}" if faster >= _WORTH_SAYING else f"   same {bounds}"
-    yield f" {'latency':12} {before:>12} {after:>12}{speed}"
+    yield size_row(outcome.original_size, outcome.size)
+    yield latency_row(outcome.original_seconds, outcome.seconds_per_run, outcome.latency)
     if outcome.original_quality.score is not None and outcome.quality.score is not None:
         change = outcome.quality.score - outcome.original_quality.score
         yield (

@@ -1,0 +1,79 @@
+"""The table of ``quantize --mode``: for each mode the pass that does it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from onnxcomp import registry
+from onnxcomp.errors import UsageError
+from onnxcomp.recipe import Step
+
+__all__ = ["MODES", "Mode", "get_mode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to quantize by hand.
+
+    Attributes:
+        name: As given to ``--mode``.
+        work: Name of the pass that quantizes.
+        front: Exact steps before it.
+        ops: Which of its settings names operator types.
+    """
+
+    name: str
+    work: str
+    front: tuple[Step, ...] = ()
+    ops: str = "ops"
+
+    def step(self, *, method: str | None, per_tensor: bool, ops: Sequence[str] | None, exclude: Sequence[str]) -> Step:
+        """Return the quantizing step with the settings that were asked for; None and nothing mean its default.
+
+        Raises:
+            UsageError: The mode has no such setting, or names are given as one text.
+            RecipeError: A value is wrong.
+        """
+        if isinstance(ops, str) or isinstance(exclude, str):
+            raise UsageError("ops and exclude are lists of names, not one text", hint="pass ['name']")
+        wanted = {
+            "method": ("method", method),
+            "per-tensor": ("per_channel", False if per_tensor else None),
+            "ops": (self.ops, list(ops) if ops else None),
+            "exclude": ("exclude", list(exclude) or None),
+        }
+        known = {field.name for field in dataclasses.fields(registry.pass_class(self.work).Config)}
+        settings: dict[str, Any] = {}
+        for option, (setting, value) in wanted.items():
+            if value is None:
+                continue
+            if setting not in known:
+                raise UsageError(f"mode {self.name} has no --{option}", hint=f"onnxcomp passes {self.work}")
+            settings[setting] = value
+        step = Step(self.work, settings)
+        step.make()
+        return step
+
+
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {
+        mode.name: mode
+        for mode in (
+            Mode("static", "quantize-static", (Step("upgrade-opset", {"minimum": 13}),), ops="anchors"),
+            Mode("dynamic", "quantize-dynamic", (Step("upgrade-opset", {"minimum": 11}),)),
+        )
+    }
+)
+
+
+def get_mode(name: str) -> Mode:
+    """Return the mode of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in MODES:
+        raise UsageError(f"unknown mode {name!r}", hint=f"one of: {', '.join(MODES)}")
+    return MODES[name]

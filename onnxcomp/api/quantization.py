@@ -1,0 +1,297 @@
+"""``quantize``: one technique by hand, verified by execution and measured."""
+
+import difflib
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxcomp.api.common import Data, check_metric, check_threads, choose_task, make_up, open_data
+from onnxcomp.api.modes import Mode, get_mode
+from onnxcomp.data import Feed
+from onnxcomp.errors import GateFailed, PassError, UsageError
+from onnxcomp.facts import feature_outputs, is_quantized, opset, parameter_count
+from onnxcomp.measure import Comparison
+from onnxcomp.model import is_one_file, load, open_session, save, size
+from onnxcomp.passbase import Need, PassContext
+from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.recipe import Recipe, Step
+from onnxcomp.report import QuantizeReport, machine, now, versions
+from onnxcomp.runtime import Session
+from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness
+from onnxcomp.statistics import RangeStore
+from onnxcomp.target import Budget, Gates, Target, get_target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["QuantizeResult", "quantize"]
+
+_VERIFY_RUNS = 3
+_NAME = "quantized"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What `quantize` gives back.
+
+    Attributes:
+        model: The quantized model, as it was loaded back from disk.
+        report: What was done and measured.
+    """
+
+    model: "ir.Model"
+    report: QuantizeReport
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model atomically.
+
+        Raises:
+            OutputError: The path can't be written.
+        """
+        save(self.model, path)
+
+
+def quantize(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    mode: str,
+    calibration: Data | None = None,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    method: str | None = None,
+    per_tensor: bool = False,
+    ops: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    target: str = "auto",
+    synthetic_calibration: bool = False,
+    gates: Gates | None = None,
+    bench: bool = True,
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> QuantizeResult:
+    """Clean up and quantize a model in one named way, verify it by execution, and measure what that changed.
+
+    Args:
+        model: A path, a serialized model, or a model in memory. It is not changed.
+        mode: ``static`` (needs calibration) or ``dynamic``.
+        calibration: Samples for activation ranges.
+        eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
+        metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        method: How ranges become thresholds, of ``onnxcomp.thresholds.METHODS``; None: the pass's default.
+        per_tensor: One scale per weight instead of one per output channel.
+        ops: Operator types to quantize; None: all that the mode knows.
+        exclude: Names of nodes that stay float.
+        target: Where the model will run; ``auto`` is this machine. The latency of another is not measured.
+        synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
+        gates: Bounds that the result must keep; None: it is returned as it is.
+        bench: Whether the latency is measured, in turns with the original.
+        threads: Intra-op threads while timing; 0 is all cores.
+        batch: Rows per run of an ``.npz`` of rows.
+        seed: For every random choice.
+        progress: Called with the stage and the share done.
+
+    Raises:
+        GateFailed: A gate is missed; it carries the report.
+        PassError: Nothing could be quantized, or the quantized model fails.
+        OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable.
+    """
+    start = time.perf_counter()
+    show = progress or _silent
+    chosen, where, gates = get_mode(mode), get_target(target), gates or Gates()
+    step = chosen.step(method=method, per_tensor=per_tensor, ops=ops, exclude=exclude)
+    check_threads(threads)
+    check_metric(metric)
+    unmeasured = _why_no_latency(where, bench=bench)
+    if gates.max_latency_ratio is not None and unmeasured:
+        raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
+    calibrated = Need.CALIBRATION in step.make().needs
+    if calibrated and calibration is None and not synthetic_calibration:
+        raise UsageError(
+            f"mode {mode} needs calibration samples", hint="--calibration DATA, or --synthetic for made-up ones"
+        )
+    source = Path(model) if isinstance(model, str | os.PathLike) else None
+    loaded = load(model)
+    notes = [f"latency not measured: {unmeasured}"] if unmeasured else []
+    if is_quantized(loaded):
+        notes.append("the model is quantized already: what it holds in integers is left as it is")
+    samples, evaluation = open_data(loaded, calibration, batch=batch), open_data(loaded, eval, batch=batch)
+    made_up = None
+    if samples is None and (calibrated or evaluation is None):
+        made_up = make_up(loaded, seed=seed, batch=batch)
+    if samples is None and calibrated:
+        notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
+        samples = made_up
+    task = choose_task(samples, evaluation, made_up, metric, max_drop=gates.max_drop, notes=notes)
+    if gates.max_drop is not None and task.metric is None:
+        raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
+
+    ctx = PassContext(target=where, samples=samples if calibrated else None, seed=seed)
+    made = _make(loaded, chosen, step, ctx, task=task, show=show)
+    exact = gates.max_latency_ratio
+    race = None if unmeasured else Race(loaded, _first(task), threads=threads, seed=seed, progress=show)
+    found = _measure(loaded, made.model, task, race, show, exact=exact)
+    seconds = {timing.name: timing.median for timing in found.timing.timings} if found.timing else {}
+    drop = None
+    if found.before.score is not None and found.after.score is not None:
+        drop = found.before.score - found.after.score
+    missed = gates.missed(drop=drop, agreement=found.after.agreement, sqnr=found.after.sqnr, size=found.size)
+    latency = found.timing.ratios[_NAME] if found.timing else None
+    if exact is not None and latency is not None and (slow := slowness(latency, exact)):
+        missed.append(slow)
+    report = QuantizeReport(
+        model=str(source) if source else "(in memory)",
+        mode=mode,
+        settings=step.settings,
+        target=where.name,
+        calibration=ctx.samples.description if ctx.samples else None,
+        evaluation=task.samples.description,
+        metric=task.metric_name,
+        gates=gates,
+        missed=tuple(missed),
+        threads=threads,
+        batch=batch,
+        seed=seed,
+        parameters=parameter_count(loaded),
+        opset=opset(loaded),
+        original_size=source.stat().st_size if source and is_one_file(loaded) else size(loaded),
+        size=found.size,
+        original_quality=found.before,
+        quality=found.after,
+        latency=latency,
+        original_seconds=seconds.get("original"),
+        seconds_per_run=seconds.get(_NAME),
+        cleanup=made.cleanup,
+        passes=made.passes,
+        recipe=recipe_of(found.model).to_toml(),
+        notes=tuple(notes),
+        seconds=time.perf_counter() - start,
+        versions=versions(),
+        machine=machine(),
+        created=now(),
+    )
+    if missed:
+        raise GateFailed("; ".join(missed), report=report)
+    return QuantizeResult(found.model, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A quantized model in memory, and what each pass did to it."""
+
+    model: "ir.Model"
+    cleanup: tuple[PassReport, ...]
+    passes: tuple[PassReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A quantized model loaded back from disk, and what was measured on it."""
+
+    model: "ir.Model"
+    size: int
+    before: Quality
+    after: Quality
+    timing: Comparison | None
+
+
+def _make(model: "ir.Model", mode: Mode, step: Step, ctx: PassContext, *, task: Task, show: Progress) -> _Made:
+    """Clean up and quantize.
+
+    Raises:
+        PassError: Nothing could be quantized.
+        UsageError: There is no node of an excluded name.
+    """
+    show("verify", None)
+    verifier = Verifier(model, task.samples.spread(_VERIFY_RUNS))
+    cleaned, clean_up = run_recipe(
+        model, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None)
+    )
+    base, in_front = run_recipe(cleaned, Recipe(mode.front), ctx, verifier)
+    _check_names(step.settings.get("exclude", ()), base, step, ctx)
+    if ctx.samples is not None:
+        ctx.ranges = RangeStore(
+            cleaned, ctx.samples, progress=lambda done, of: show("calibrate", done / of if of else None)
+        )
+    show("quantize", None)
+    quantized, (done,) = run_recipe(base, Recipe((step,)), ctx, verifier)
+    passes = (*(report for report in in_front if report.modified or report.failure), done)
+    if not done.modified:
+        reasons = [f"{report.name}: {report.failure}" for report in passes if report.failure]
+        reasons += [
+            f"{count} {reason}" for reason, count in Counter(skip.reason for skip in done.skipped).most_common(3)
+        ]
+        why = "; ".join(reasons) or "the model has no such operators"
+        raise PassError(
+            f"nothing could be quantized in mode {mode.name}: {why}",
+            hint=f"the modes differ in what they quantize: onnxcomp passes {step.name}",
+        )
+    return _Made(quantized, tuple(clean_up), passes)
+
+
+def _check_names(names: Sequence[str], model: "ir.Model", step: Step, ctx: PassContext) -> None:
+    """Refuse to exclude nodes that are not there.
+
+    Raises:
+        UsageError: A name is unknown; the hint lists similar ones.
+    """
+    quantizable = [name for unit in Step(step.name).make().units(model, ctx) for name in unit.nodes]
+    ctx.skipped.clear()
+    known = dict.fromkeys([*quantizable, *(str(node.name) for node in model.graph if node.name)])
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or quantizable[:5]
+            raise UsageError(
+                f"there is no node {name!r} to exclude in the cleaned-up model",
+                hint=f"there are: {', '.join(close)}" if close else None,
+            )
+
+
+def _measure(
+    original: "ir.Model", quantized: "ir.Model", task: Task, race: Race | None, show: Progress, *, exact: float | None
+) -> _Found:
+    """Save, load back, judge and time a quantized model.
+
+    Args:
+        original: What it was made of.
+        quantized: In memory.
+        task: What it is judged on.
+        race: Times it; None: it is not timed.
+        show: Told what is going on.
+        exact: The latency ratio that must be told from others; None: a rough one will do.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+        path = Path(folder, "model.onnx")
+        save(quantized, path)
+        loaded = load(path)
+        show("judge", None)
+        judge = Judge(open_session(original, threads=0), task, Budget(), features=feature_outputs(original))
+        quality = judge.quality(Session(path, threads=0))
+        timing = None
+        if race is not None and exact is None:
+            timing = race.rough({_NAME: loaded})
+        elif race is not None and exact is not None:
+            timing = race.exact(_NAME, Session(path, threads=race.threads), exact)
+    return _Found(loaded, size(loaded), judge.original, quality, timing)
+
+
+def _why_no_latency(target: Target, *, bench: bool) -> str | None:
+    """Say why latency is not measured, or None."""
+    if not bench:
+        return "it was not asked for"
+    here = get_target("auto")
+    return None if target.name == here.name else f"this machine is {here.name}, not {target.name}"
+
+
+def _first(task: Task) -> Feed:
+    return next(iter(task.samples.take(1)))
+
+
+def _silent(_stage: str, _share: float | None) -> None:
+    pass

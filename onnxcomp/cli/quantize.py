@@ -1,0 +1,112 @@
+"""``onnxcomp quantize MODEL``."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxcomp.cli import options
+
+__all__ = ["EXAMPLES", "command"]
+
+EXAMPLES = """Examples:
+
+onnxcomp quantize model.onnx --mode static --calibration calib.npz --eval eval.npz
+
+onnxcomp quantize model.onnx --mode dynamic --min-sqnr 25 --max-latency-ratio 0.8
+
+onnxcomp quantize model.onnx --mode static --calibration calib/ --method percentile --exclude Conv_0 -o small.onnx
+"""
+
+
+def command(
+    model: options.Model,
+    mode: Annotated[str, typer.Option(help="static (needs calibration) or dynamic.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.quantized.onnx]")
+    ] = None,
+    calibration: options.Calibration = None,
+    evaluation: options.Evaluation = None,
+    metric: options.MetricName = None,
+    method: Annotated[
+        str | None, typer.Option(help="How ranges become thresholds: minmax, mmse or percentile.  [default: minmax]")
+    ] = None,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One scale per weight, not one per output channel.")
+    ] = False,
+    ops: Annotated[
+        str | None,
+        typer.Option(help="Operator types to quantize, as in Conv,MatMul.  [default: all it can]"),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Name of a node that stays float; may be repeated.")] = None,
+    synthetic: options.Synthetic = False,
+    target: options.TargetName = "auto",
+    max_drop: options.MaxDropGate = None,
+    min_agreement: options.MinAgreementGate = None,
+    min_sqnr: options.MinSqnrGate = None,
+    max_size: options.MaxSizeGate = None,
+    max_latency_ratio: options.MaxLatencyGate = None,
+    no_bench: Annotated[bool, typer.Option("--no-bench", help="Do not measure the latency.")] = False,
+    report: options.Reports = None,
+    threads: options.Threads = 1,
+    batch: options.Batch = 1,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    output_format: options.OutputFormat = options.Format.TEXT,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Quantize a model in one named way, verify it by execution, measure what that changed, write it and report.
+
+    The model is cleaned up first. What it loses and gains is reported, not judged, but for the gates that are named:
+    where one is missed, the exit code is 1, and no model is written, only the reports. Nothing is written either where
+    nothing can be quantized: exit code 3.
+    """
+    from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
+    from onnxcomp.cli.progress import shown_progress
+    from onnxcomp.cli.sizes import parse_size
+    from onnxcomp.cli.streams import show
+    from onnxcomp.target import Gates
+    from onnxcomp.usercode import source_file
+
+    gates = Gates(
+        max_drop=max_drop,
+        min_agreement=min_agreement,
+        min_sqnr=min_sqnr,
+        max_size=None if max_size is None else parse_size(max_size),
+        max_latency_ratio=max_latency_ratio,
+    )
+    target_path = output or model.parent / f"{model.stem}.quantized.onnx"
+    read = [source_file(str(name)) for name in (model, calibration, evaluation, metric) if name]
+    reports = [] if dry_run else report or []
+    check_outputs(None if dry_run else target_path, reports, inputs=tuple(filter(None, read)), overwrite=overwrite)
+
+    from onnxcomp.api import quantize
+
+    with shown_progress(quiet=quiet) as progress, report_of_failure(reports):
+        result = quantize(
+            model,
+            mode=mode,
+            calibration=calibration,
+            eval=evaluation,
+            metric=metric,
+            method=method,
+            per_tensor=per_tensor,
+            ops=ops.split(",") if ops else None,
+            exclude=exclude or (),
+            target=target,
+            synthetic_calibration=synthetic,
+            gates=gates,
+            bench=not no_bench,
+            threads=threads,
+            batch=batch,
+            seed=seed,
+            progress=progress,
+        )
+    if not dry_run:
+        result.save(target_path)
+    deliver(result.report, reports, output_format, verbose=verbose, quiet=quiet)
+    if output_format is options.Format.TEXT and not quiet and not dry_run:
+        show(f" wrote   {os.fspath(target_path)}\n")

@@ -1,0 +1,56 @@
+"""Lines and words that several reports share."""
+
+from collections.abc import Iterable, Sequence
+
+from onnxcomp.measure import Ratio
+from onnxcomp.pipeline import PassReport
+from onnxcomp.report.figures import bytes_text, seconds_text
+
+__all__ = ["latency_row", "pass_lines", "size_row"]
+
+_WORTH_SAYING = 1.005  # a ratio below this is no difference
+
+
+def pass_lines(made: Sequence[tuple[str, PassReport]], *, verbose: bool = False) -> Iterable[str]:
+    """Yield a line per pass that did something.
+
+    Args:
+        made: What each pass belongs to, and what it did.
+        verbose: Also those that did nothing, and what each left alone and why.
+    """
+    shown = [(owner, done) for owner, done in made if verbose or done.modified or done.failure]
+    left = max((len(owner) for owner, _ in shown), default=0)
+    middle = max((len(done.name) for _, done in shown), default=0)
+    for owner, done in shown:
+        yield f" {owner:{left}}  {done.name:{middle}}  {_did(done):40} {done.seconds:6.1f} s"
+        if verbose:
+            yield from (f"{'':{left + 3}}- {skip.op_type} {skip.node}: {skip.reason}" for skip in done.skipped)
+    if len(shown) < len(made):
+        yield f" {len(made) - len(shown)} other clean-up passes found nothing to do"
+
+
+def size_row(before: int, after: int) -> str:
+    """Return the table row that compares sizes in bytes."""
+    change = _change(before / after, "smaller", "larger")
+    return f" {'size':12} {bytes_text(before):>12} {bytes_text(after):>12}   {change}"
+
+
+def latency_row(before: float, after: float, latency: Ratio | None) -> str:
+    """Return the table row that compares seconds per run; a ratio of None says nothing about the difference."""
+    speed = ""
+    if latency is not None:
+        bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
+        speed = f"   {_change(1 / latency.ratio, 'faster', 'slower')} {bounds}"
+    return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
+
+
+def _change(ratio: float, better: str, worse: str) -> str:
+    if ratio >= _WORTH_SAYING:
+        return f"{ratio:.2f}x {better}"
+    return f"{1 / ratio:.2f}x {worse}" if ratio <= 1 / _WORTH_SAYING else "same"
+
+
+def _did(made: PassReport) -> str:
+    if made.failure:
+        return f"rolled back: {made.failure}"
+    return ", ".join(f"{name}: {count}" for name, count in made.counters.items() if count) or "nothing to do"

@@ -1,0 +1,54 @@
+"""Fixtures for the verbs: a sample model with 100 images of data, made-up times so that every machine decides alike."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxcomp.measure import Comparison, Ratio, Timing
+from onnxcomp.search import race
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Make up the time of everything that is timed, as a share of the baseline's; each contender still runs once."""
+
+    def pretend(ratio: float) -> None:
+        def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
+            for run in contenders.values():
+                run()
+            timings = [Timing(name, 0.001 * (1 if name == baseline else ratio), 0.1, 0.1, 10) for name in contenders]
+            found = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name in contenders if name != baseline}
+            return Comparison(tuple(timings), found, rounds=10, seconds=0.1, settled=True)
+
+        monkeypatch.setattr(race, "interleave", interleave)
+
+    pretend(0.5)
+    return pretend
+
+
+@pytest.fixture(scope="module")
+def data(sample_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
+        np.savez(folder / "eval.npz", image=rows["image"][:100], labels=rows["labels"][:100])
+    with np.load(sample_models / "fashion_mnist" / "calibration.npz") as rows:
+        np.savez(folder / "calibration.npz", image=rows["image"][:20])
+    return {"calibration": folder / "calibration.npz", "eval": folder / "eval.npz"}
+
+
+@pytest.fixture
+def resnet(sample_models: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "source" / "model.onnx"
+    path.parent.mkdir()
+    shutil.copyfile(sample_models / "resnet8" / "model.onnx", path)
+    return path
+
+
+@pytest.fixture
+def dense(sample_models: Path) -> Path:
+    """A model of matrix products alone."""
+    return sample_models / "lenet_300_100" / "model.onnx"

@@ -1,0 +1,46 @@
+"""Gates: the bounds that were named, and no others."""
+
+from typing import Any
+
+import pytest
+
+from onnxcomp.errors import UsageError
+from onnxcomp.target import Gates
+
+FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1000}
+
+
+@pytest.mark.parametrize(
+    ("kept", "missed", "says"),
+    [
+        (Gates(max_drop=0.02), Gates(max_drop=0.01), "0.0200"),
+        (Gates(min_agreement=0.9), Gates(min_agreement=0.91), "0.9000"),
+        (Gates(min_sqnr=25), Gates(min_sqnr=26), "25.0 dB"),
+        (Gates(max_size=1000), Gates(max_size=999), "1000 bytes"),
+    ],
+)
+def test_each_gate(kept: Gates, missed: Gates, says: str) -> None:
+    assert kept.missed(**FOUND) == []
+    (miss,) = missed.missed(**FOUND)
+    assert says in miss
+
+
+def test_without_gates_nothing_is_missed() -> None:
+    assert Gates().missed(drop=1.0, agreement=0.0, sqnr=float("-inf"), size=10**12) == []
+
+
+def test_a_drop_needs_a_metric() -> None:
+    assert Gates(max_drop=0.0).missed(**FOUND | {"drop": None}) == []
+
+
+def test_a_model_that_gives_nonsense_misses_the_sqnr() -> None:
+    assert len(Gates(min_sqnr=0).missed(**FOUND | {"sqnr": float("nan")})) == 1
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"max_drop": -0.1}, {"min_agreement": 2}, {"min_sqnr": float("nan")}, {"max_size": 0}, {"max_latency_ratio": 0}],
+)
+def test_bounds_out_of_range(bounds: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(bounds)).replace("_", "-")):
+        Gates(**bounds)
