@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from onnxcomp import runtime
 from onnxcomp.data import Feed
-from onnxcomp.errors import ModelError, OutputError, UsageError
+from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.facts import all_nodes, initializers, opset
+from onnxcomp.files import replacing
 from onnxcomp.runtime import Session, limits
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
-    "check_output",
-    "copy_file",
     "infer_shapes",
     "is_one_file",
     "load",
@@ -35,8 +33,12 @@ __all__ = [
 ]
 
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
-_EXTERNAL = "onnxcomp.external_data"  # of a loaded model's meta: some of its tensors came from another file
+_EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: some of its tensors came from another file
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
+_PATH_HINT = "name an .onnx file that is there and may be read"
+_FILE_HINT = "export the model again, or copy the file again"
+_DATA_HINT = "copy the model together with all files of its external data"
+_GRAPH_HINT = "export the model again; onnx.checker.check_model may tell more"
 
 
 def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
@@ -46,9 +48,9 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
         source: A path (external data is found beside it), the serialized model, or a model in memory (copied).
 
     Raises:
-        ModelError: It can't be read, is no ONNX model, its external data is missing or lies outside its folder,
-            or onnxruntime refuses it.
-        UsageError: The source is of another type.
+        ModelError: It is no ONNX model, its external data is missing or lies outside its folder, or onnxruntime
+            refuses it.
+        UsageError: There is no file of that name that can be read, or the source is of another type.
     """
     import onnx_ir as ir
 
@@ -77,58 +79,16 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: The folder can't be written, or the path is that of a folder, a device or a pipe.
     """
-    import onnx_ir as ir
-
     path = Path(path)
-    try:
-        _check_kind(path, _status(path))
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder, path.name)
-            if _fits_protobuf(model):
-                temporary.write_bytes(serialized(model))
-            else:
-                data = f"{path.name}.data"
-                ir.save(model, temporary, external_data=data, size_threshold_bytes=_EXTERNAL_THRESHOLD)
-                Path(folder, data).replace(path.with_name(data))
-            _replace(temporary, path)
-    except OSError as err:
-        raise OutputError(f"cannot write {path}: {err.strerror or err}") from err
+    with replacing(path) as temporary:
+        if _fits_protobuf(model):
+            temporary.write_bytes(serialized(model))
+            return
+        import onnx_ir as ir
 
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a model file byte for byte, atomically; its external data must lie beside ``target`` already."""
-    try:
-        _check_kind(target, _status(target))
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            temporary = Path(folder, target.name)
-            shutil.copyfile(source, temporary)
-            _replace(temporary, target)
-    except OSError as err:
-        raise OutputError(f"cannot write {target}: {err.strerror or err}") from err
-
-
-def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> None:
-    """Refuse, before any work, an output path that can't be used.
-
-    Raises:
-        OutputError: Its folder is missing or read-only, it exists and may not be replaced, is a folder, a device or
-            anything else but a regular file, or is an input.
-    """
-    if path == Path("-"):
-        raise OutputError("standard output is not supported", hint="name a file with --output")
-    try:
-        folder, found = _status(path.parent), _status(path)
-    except (OSError, ValueError) as err:  # a name that is too long, a folder that may not be searched, a NUL
-        raise OutputError(f"cannot write {path}: {getattr(err, 'strerror', None) or err}") from err
-    if folder is None or not stat.S_ISDIR(folder.st_mode):
-        raise OutputError(f"the folder of the output {path} does not exist", hint=f"mkdir -p {path.parent}")
-    _check_kind(path, found)
-    if found is not None and any(_is_file(found, source) for source in inputs):
-        raise OutputError(f"the output {path} is the input itself", hint="name another file with --output")
-    if found is not None and not overwrite:
-        raise OutputError(f"the output {path} exists", hint="--overwrite replaces it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"the folder {path.parent} is not writable")
+        data = f"{path.name}.data"
+        ir.save(model, temporary, external_data=data, size_threshold_bytes=_EXTERNAL_THRESHOLD)
+        temporary.with_name(data).replace(path.with_name(data))
 
 
 def serialized(model: "ir.Model") -> bytes:
@@ -246,30 +206,7 @@ def size(model: "ir.Model") -> int:
 
 def is_one_file(model: "ir.Model") -> bool:
     """Say whether the file that a model was loaded from holds all of it: no external data."""
-    return not model.meta.get(_EXTERNAL, False)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Say what a path leads to, links followed; None: to nothing."""
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _check_kind(path: Path, found: os.stat_result | None) -> None:
-    """Refuse to replace a folder, a device or a pipe."""
-    if found is not None and stat.S_ISDIR(found.st_mode):
-        raise OutputError(f"the output {path} is a folder")
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        raise OutputError(f"the output {path} is not a regular file", hint="name another file")
-
-
-def _is_file(found: os.stat_result, path: Path) -> bool:
-    try:
-        return os.path.samestat(found, path.stat())
-    except (OSError, ValueError):  # what can't be looked at is refused where it is read
-        return False
+    return not model.graph.meta.get(_EXTERNAL, False)
 
 
 def _content(path: Path) -> bytes:
@@ -277,10 +214,10 @@ def _content(path: Path) -> bytes:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # reading a device or a pipe may never end
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ModelError(f"cannot read {path}: it is {kind}")
+            raise UsageError(f"cannot read {path}: it is {kind}", hint=_PATH_HINT)
         return path.read_bytes()
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-        raise ModelError(f"cannot read {path}: {getattr(err, 'strerror', None) or err}") from err
+        raise UsageError(f"cannot read {path}: {getattr(err, 'strerror', None) or err}", hint=_PATH_HINT) from err
 
 
 def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
@@ -289,13 +226,13 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
     from google.protobuf.message import DecodeError
 
     if not content:
-        raise ModelError(f"{name} is empty")
+        raise ModelError(f"{name} is empty", hint=_FILE_HINT)
     try:
         proto = onnx.ModelProto.FromString(content)
     except DecodeError as err:
-        raise ModelError(f"{name} is not an ONNX model, or is cut short") from err
+        raise ModelError(f"{name} is not an ONNX model, or is cut short", hint=_FILE_HINT) from err
     if not proto.HasField("graph") or not proto.graph.output:
-        raise ModelError(f"{name} is not an ONNX model: it has no graph with an output")
+        raise ModelError(f"{name} is not an ONNX model: it has no graph with an output", hint=_FILE_HINT)
     external = _check_external_data(proto, name, folder)
     try:
         model: ir.Model = ir.from_proto(proto)
@@ -303,10 +240,18 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
             ir.external_data.set_base_dir(model.graph, folder)
         if _fits_protobuf(model):
             model = ir.external_data.load_to_model(model)
+        model.graph.sort()  # onnxruntime takes nodes in any order, we need producers first
     except Exception as err:  # onnx-ir raises many kinds on malformed graphs
-        raise ModelError(f"{name} is malformed: {type(err).__name__}: {str(err)[:300]}") from err
-    model.meta[_EXTERNAL] = external
+        raise ModelError(f"{name} is malformed: {_root(err)}", hint=_GRAPH_HINT) from err
+    model.graph.meta[_EXTERNAL] = external
     return model
+
+
+def _root(err: BaseException) -> str:
+    """Say what an exception comes from: onnx-ir wraps one for each level of the graph."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    return f"{type(err).__name__}: {str(err)[:300]}"
 
 
 def _check_external_data(proto: "object", name: str, folder: Path | None) -> bool:
@@ -323,15 +268,20 @@ def _check_external_data(proto: "object", name: str, folder: Path | None) -> boo
             raise ModelError(f"{name} keeps tensor {tensor.name} in another file ({location})", hint="give a path")
         root, file = folder.resolve(), (folder / location).resolve()
         if not location or Path(location).is_absolute() or not file.is_relative_to(root):
-            raise ModelError(f"{name}: external data of {tensor.name} lies outside the model's folder: {location!r}")
+            raise ModelError(
+                f"{name}: external data of {tensor.name} lies outside the model's folder: {location!r}",
+                hint="such files are not read; export the model with its data beside it",
+            )
         if not file.is_file():
-            raise ModelError(f"{name}: external data file {location} is missing")
+            raise ModelError(f"{name}: external data file {location} is missing", hint=_DATA_HINT)
         try:
             offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
         except ValueError as err:
-            raise ModelError(f"{name}: external data of {tensor.name} has no valid offset and length") from err
+            raise ModelError(
+                f"{name}: external data of {tensor.name} has no valid offset and length", hint=_GRAPH_HINT
+            ) from err
         if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-            raise ModelError(f"{name}: external data file {location} is cut short")
+            raise ModelError(f"{name}: external data file {location} is cut short", hint=_DATA_HINT)
     return bool(external)
 
 
@@ -353,10 +303,3 @@ def _fits_protobuf(model: "ir.Model") -> bool:
             if attribute.type.name == "TENSOR" and attribute.value is not None:
                 total += attribute.as_tensor().nbytes
     return math.ceil(total) < _PROTOBUF_LIMIT
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Move a finished file to its place and make it survive a power cut."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

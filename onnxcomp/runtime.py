@@ -41,6 +41,12 @@ _PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
 }
 _WITH_BODIES = frozenset({"If", "Loop", "Scan"})  # their time is that of the nodes inside
+_NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : "  # codes
+    r"|Load model from \S+ failed: *"  # a temporary file of ours
+    r"|\S+\.(?:cc|h):\d+ (?:\S+ )*?[\w:~]+(?:\([^)]*\))? (?=[A-Z])"  # places in its sources
+)
+_HINT = "export the model again; onnx.checker.check_model may tell more"
 _INPUT_ERRORS = ("INVALID_ARGUMENT", "Required inputs", "Unexpected input data type", "Invalid input name")
 
 
@@ -233,7 +239,7 @@ def _inference_session(model: bytes | Path, options: Any, provider: Provider = "
     try:
         session = ort.InferenceSession(source, options, providers=list(_PROVIDERS[provider]))
     except Exception as err:  # onnxruntime's exceptions share no base class but this one
-        raise ModelError(f"onnxruntime refuses the model: {_first_line(err)}") from err
+        raise ModelError(f"onnxruntime refuses the model: {_first_line(err)}", hint=_HINT) from err
     if (wanted := _PROVIDERS[provider][0]) not in session.get_providers():  # it falls back to others in silence
         raise EnvironmentUnavailable(
             f"onnxruntime could not start its {wanted} on this machine",
@@ -265,4 +271,5 @@ def _onnxruntime() -> Any:
 
 
 def _first_line(err: Exception) -> str:
-    return str(err).strip().split("\n", 1)[0][:400] or type(err).__name__
+    """Return what onnxruntime says, without its codes and the places in its sources."""
+    return _NOISE.sub("", str(err).strip().split("\n", 1)[0])[:400] or type(err).__name__

@@ -13,6 +13,7 @@ from onnxcomp.errors import OnnxCompError
 
 __all__ = ["build_app", "run"]
 
+_ParseError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # "UsageError", which typer does not export
 _INTERRUPTED = 130
 _BUG = 70
 _EPILOG = (
@@ -69,16 +70,32 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
 
 
 def _call(app: typer.Typer, arguments: list[str]) -> int:
-    """Call typer, which ends every command line with SystemExit; return the code."""
+    """Call typer; return the code."""
     try:
-        app(args=arguments, prog_name="onnxcomp", standalone_mode=True)
+        code = app(args=arguments, prog_name="onnxcomp", standalone_mode=False)
+    except _ParseError as err:
+        if not arguments:
+            err.show()  # the help
+        else:
+            _complain(_wrong_usage(err), f"{_command_path(err)} -h lists what it takes")
+        return err.exit_code
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # typer turns it into 1, which says that a gate failed
             raise stop.__context__ from None
-        if stop.code == _INTERRUPTED:  # typer's, for Ctrl-C
-            return _interrupted()
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
-    return 0
+    if code == _INTERRUPTED:  # typer's, for Ctrl-C
+        return _interrupted()
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_usage(err: typer.BadParameter) -> str:
+    """Return what is wrong with a command line, in the form of our own messages."""
+    text = err.format_message().replace("Value error, ", "").strip().removesuffix(".")
+    return text[:1].lower() + text[1:]
+
+
+def _command_path(err: typer.BadParameter) -> str:
+    return err.ctx.command_path if err.ctx is not None else "onnxcomp"
 
 
 def _interrupted() -> int:

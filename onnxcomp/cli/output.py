@@ -1,7 +1,6 @@
 """Output files of commands: checked before any work, written atomically."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from onnxcomp.cli.options import Format
 from onnxcomp.cli.streams import show
 from onnxcomp.errors import GateFailed, OutputError
+from onnxcomp.files import check_output, replacing
 from onnxcomp.report import Document
 
 __all__ = ["check_outputs", "deliver", "report_of_failure", "write_report"]
@@ -22,14 +22,12 @@ def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple
     Raises:
         OutputError: One can't be written, exists already, is an input, or two are the same.
     """
-    from onnxcomp.model import check_output
-
     for path in reports:
         if path.suffix not in _SUFFIXES:
             raise OutputError(f"a report can't be written as {path.name}", hint=f"end it in {' or '.join(_SUFFIXES)}")
     paths = [*([result] if result else []), *reports]
     if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
-        raise OutputError("two outputs have the same path")
+        raise OutputError("two outputs have the same path", hint="name a file of its own for each")
     for path in paths:
         check_output(path, inputs=inputs, overwrite=overwrite)
 
@@ -69,10 +67,5 @@ def write_report(report: Document, path: Path) -> None:
         OutputError: The path can't be written.
     """
     text = report.to_json() if path.suffix == ".json" else report.render(verbose=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder, path.name)
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(path)
-    except OSError as err:
-        raise OutputError(f"cannot write {path}: {err.strerror or err}") from err
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxcomp.files import copy_file
 from onnxcomp.measure import Ratio
-from onnxcomp.model import copy_file, save
+from onnxcomp.model import save
 from onnxcomp.pipeline import PassReport
 from onnxcomp.recipe import Recipe
 
