@@ -19,6 +19,7 @@ __all__ = [
     "is_quantized",
     "opset",
     "parameter_count",
+    "unfinite_weights",
 ]
 
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
@@ -59,6 +60,17 @@ def parameter_count(model: "ir.Model") -> int:
             elements = value.as_tensor().size
             sizes.append(elements if elements > 64 else 0)
     return sum(sizes)
+
+
+def unfinite_weights(model: "ir.Model") -> list[str]:
+    """Name the float initializers that hold NaN or infinity."""
+    return [
+        str(value.name)
+        for value in initializers(model)
+        if value.const_value is not None
+        and value.const_value.dtype.is_floating_point()
+        and not np.isfinite(value.const_value.numpy()).all()
+    ]
 
 
 def is_quantized(model: "ir.Model") -> bool:

@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; when that is done, the file takes the place of ``path``.
 
     ``path`` holds either what was there before or the whole new file, whenever the process ends. The temporary file is
-    in a hidden folder beside it; one that a killed process left there is removed the next time that ``path`` is written.
+    in a hidden folder beside it; what a killed process left there is removed the next time that ``path`` is written.
 
     Raises:
         OutputError: The folder can't be written, or the path is that of a folder, a device or a pipe.
@@ -104,7 +104,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Try to lock a folder; say whether that worked. It fails where another process holds it, or locks are not known."""
+    """Lock a folder; say whether that worked: not where somebody else holds it, or locks are not known."""
     if fcntl is None:
         yield False
         return

@@ -127,7 +127,10 @@ class Pass(ABC, Generic[C]):
         hints = typing.get_type_hints(cls.Config)
         for name, value in values.items():
             if not _fits(value, hints[name]):
-                raise RecipeError(f"pass {cls.name}: {name} must be {_spelt(hints[name])}, got {settings[name]!r}")
+                raise RecipeError(
+                    f"pass {cls.name}: {name} must be {_spelt(hints[name])}, got {settings[name]!r}",
+                    hint=f"onnxcomp passes {cls.name} shows its settings",
+                )
         try:
             return cls(cls.Config(**values))
         except TypeError as err:

@@ -12,8 +12,9 @@
     anchors = ["Conv"]
 """
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Recipe", "Step"]
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "onnxcomp.recipe"  # of metadata_props: an optimized model tells how it was made
+_FORM = f"a recipe is a TOML file: schema_version = {SCHEMA_VERSION}, and a [[pass]] table with a name for each pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,24 @@ class Recipe:
         """Whether a step can't run without calibration samples."""
         return any(Need.CALIBRATION in step.make().needs for step in self.steps)
 
+    def check_excluded(self, nodes: Collection[str]) -> None:
+        """Refuse names of nodes to leave alone that no node has: it would be rewritten all the same.
+
+        Args:
+            nodes: The names that there are.
+
+        Raises:
+            RecipeError: There is no such node.
+        """
+        for step in self.steps:
+            for name in step.settings.get("exclude", ()):
+                if name not in nodes:
+                    alike = difflib.get_close_matches(name, nodes) or sorted(nodes)[:3]
+                    raise RecipeError(
+                        f"pass {step.name}: exclude names {name!r}, and there is no such node",
+                        hint=f"nodes are called {', '.join(map(repr, alike))}" if alike else "no node has a name",
+                    )
+
     @classmethod
     def from_toml(cls, text: str, *, name: str = "recipe") -> "Recipe":
         """Read a recipe.
@@ -73,21 +93,21 @@ class Recipe:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as err:
-            raise RecipeError(f"{name} is not valid TOML: {err}") from err
+            raise RecipeError(f"{name} is not valid TOML: {err}", hint=_FORM) from err
         version = document.pop("schema_version", None)
         if version != SCHEMA_VERSION:
-            raise RecipeError(f"{name}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
+            raise RecipeError(f"{name}: schema_version must be {SCHEMA_VERSION}, got {version!r}", hint=_FORM)
         tables = document.pop("pass", [])
         if document:
-            raise RecipeError(f"{name}: unknown key {next(iter(document))!r}", hint="a recipe holds [[pass]] tables")
+            raise RecipeError(f"{name}: unknown key {next(iter(document))!r}", hint=_FORM)
         if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-            raise RecipeError(f"{name}: 'pass' must be a list of tables, written [[pass]]")
+            raise RecipeError(f"{name}: 'pass' must be a list of tables, written [[pass]]", hint=_FORM)
         steps = []
         for index, table in enumerate(tables):
             settings = dict(table)
             pass_name = settings.pop("name", None)
             if not isinstance(pass_name, str):
-                raise RecipeError(f"{name}: pass {index + 1} has no name")
+                raise RecipeError(f"{name}: pass {index + 1} has no name", hint=_FORM)
             steps.append(Step(pass_name, settings))
         return cls(tuple(steps))
 
@@ -101,7 +121,8 @@ class Recipe:
         try:
             return cls.from_toml(path.read_text(encoding="utf-8"), name=str(path))
         except (OSError, UnicodeDecodeError) as err:
-            raise RecipeError(f"cannot read the recipe {path}: {err}") from err
+            reason = getattr(err, "strerror", None) or err
+            raise RecipeError(f"cannot read the recipe {path}: {reason}", hint=_FORM) from err
 
     def to_toml(self) -> str:
         """Return the text form; ``from_toml`` gives the same recipe back."""

@@ -11,11 +11,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcomp import model as model_module
-from onnxcomp.errors import ModelError, OutputError, UsageError
+from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.facts import opset
 from onnxcomp.model import (
-    check_output,
-    copy_file,
     infer_shapes,
     is_one_file,
     load,
@@ -102,10 +100,28 @@ class TestLoad:
             load(content)
 
     def test_paths_that_cannot_be_read(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match=r"missing\.onnx: No such file"):
+        with pytest.raises(UsageError, match=r"missing\.onnx: No such file"):
             load(tmp_path / "missing.onnx")
-        with pytest.raises(ModelError, match="directory"):
+        with pytest.raises(UsageError, match="directory"):
             load(tmp_path)
+        for name in ("n" * 300 + ".onnx", "a\0b"):
+            with pytest.raises(UsageError, match="cannot read"):
+                load(tmp_path / name)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="makes a named pipe")
+    def test_only_a_regular_file_is_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.onnx")
+        with pytest.raises(UsageError, match="not a regular file"):
+            load(tmp_path / "pipe.onnx")
+
+    def test_nodes_in_any_order(self, parse: Parse) -> None:
+        model = load(parse("g (float[2] x) => (float[2] y) { y = Neg(a) a = Relu(x) }").SerializeToString())
+        assert [node.op_type for node in model.graph] == ["Relu", "Neg"]
+        assert load(model.clone())
+
+    def test_a_cycle(self, parse: Parse) -> None:
+        with pytest.raises(ModelError, match="cycle"):
+            load(parse("g (float[2] x) => (float[2] y) { y = Neg(a) a = Add(x, y) }").SerializeToString())
 
     def test_every_truncation(self, proto: onnx.ModelProto) -> None:
         content = proto.SerializeToString()
@@ -207,58 +223,6 @@ class TestSave:
         np.testing.assert_array_equal(output(load(path)), output(model))
         assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
-    @pytest.mark.parametrize("failing", ["replace", "fsync"])
-    def test_a_failure_leaves_the_old_file(
-        self, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-    ) -> None:
-        model = load(proto.SerializeToString())
-        path = tmp_path / "m.onnx"
-        path.write_bytes(b"old")
-
-        def fail(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(model_module.os, failing, fail)
-        with pytest.raises(OutputError, match="No space left"):
-            save(model, path)
-        with pytest.raises(OutputError, match="No space left"):
-            copy_file(path, tmp_path / "copy.onnx")
-        assert path.read_bytes() == b"old"
-        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
-
-    def test_an_interrupt_leaves_the_old_file(
-        self, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model = load(proto.SerializeToString())
-        path = tmp_path / "m.onnx"
-        path.write_bytes(b"old")
-
-        def half(self: Path, content: bytes) -> int:
-            with self.open("wb") as file:
-                file.write(content[: len(content) // 2])
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(Path, "write_bytes", half)
-        with pytest.raises(KeyboardInterrupt):
-            save(model, path)
-        assert path.read_bytes() == b"old"
-        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
-
-    def test_folders_that_cannot_be_written(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
-        model = load(proto.SerializeToString())
-        (tmp_path / "file").write_bytes(b"")
-        for folder in ("missing", "file"):
-            with pytest.raises(OutputError, match="cannot write"):
-                save(model, tmp_path / folder / "m.onnx")
-            with pytest.raises(OutputError, match="cannot write"):
-                copy_file(tmp_path / "file", tmp_path / folder / "m.onnx")
-
-    def test_copy_file(self, tmp_path: Path) -> None:
-        (tmp_path / "a").write_bytes(b"content")
-        (tmp_path / "b").write_bytes(b"old")
-        copy_file(tmp_path / "a", tmp_path / "b")
-        assert (tmp_path / "b").read_bytes() == b"content"
-
 
 class TestTooLargeForProtobuf:
     @pytest.fixture(autouse=True)
@@ -294,39 +258,6 @@ class TestTooLargeForProtobuf:
 
     def test_shapes_stay_as_they_were(self, proto: onnx.ModelProto) -> None:
         infer_shapes(ir.from_proto(proto))  # must not raise
-
-
-class TestCheckOutput:
-    def test_a_new_file(self, tmp_path: Path) -> None:
-        check_output(tmp_path / "new.onnx", inputs=(tmp_path / "in.onnx",), overwrite=False)
-
-    def test_exists(self, tmp_path: Path) -> None:
-        path = tmp_path / "old.onnx"
-        path.write_bytes(b"")
-        with pytest.raises(OutputError, match="exists") as caught:
-            check_output(path, inputs=(), overwrite=False)
-        assert "--overwrite" in str(caught.value.hint)
-        check_output(path, inputs=(), overwrite=True)
-
-    def test_is_the_input(self, tmp_path: Path) -> None:
-        source = tmp_path / "in.onnx"
-        source.write_bytes(b"")
-        (tmp_path / "link.onnx").symlink_to(source)
-        (tmp_path / "hard.onnx").hardlink_to(source)
-        (tmp_path / "folder").symlink_to(tmp_path)
-        for name in ("in.onnx", "link.onnx", "hard.onnx", "folder/in.onnx"):
-            with pytest.raises(OutputError, match="is the input itself"):
-                check_output(tmp_path / name, inputs=(source,), overwrite=True)
-
-    def test_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(OutputError, match="does not exist") as caught:
-            check_output(tmp_path / "missing" / "m.onnx", inputs=(), overwrite=True)
-        assert "mkdir" in str(caught.value.hint)
-        with pytest.raises(OutputError, match="is a folder"):
-            check_output(tmp_path, inputs=(), overwrite=True)
-        monkeypatch.setattr(model_module.os, "access", lambda *_: False)
-        with pytest.raises(OutputError, match="not writable"):
-            check_output(tmp_path / "m.onnx", inputs=(), overwrite=False)
 
 
 def rng_feed(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -423,49 +354,6 @@ class TestInferShapes:
         model = load(parse(text).SerializeToString())
         infer_shapes(model)
         assert load(serialized(model))
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Path:
-    if sys.platform == "win32":
-        pytest.skip("makes a named pipe")
-    os.mkfifo(tmp_path / "pipe.onnx")
-    return tmp_path / "pipe.onnx"
-
-
-def test_an_output_is_a_regular_file_or_nothing(proto: onnx.ModelProto, fifo: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.onnx"
-    link.symlink_to(fifo)
-    for path in (fifo, link):
-        with pytest.raises(OutputError, match="is not a regular file"):
-            check_output(path, inputs=(), overwrite=True)
-        with pytest.raises(OutputError, match="is not a regular file"):
-            save(load(proto.SerializeToString()), path)
-        with pytest.raises(OutputError, match="is not a regular file"):
-            copy_file(tmp_path / "file.onnx", path)
-    assert fifo.is_fifo()
-    link.unlink()
-    (tmp_path / "file.onnx").write_bytes(b"old")
-    link.symlink_to(tmp_path / "file.onnx")
-    check_output(link, inputs=(), overwrite=True)
-    with pytest.raises(OutputError, match="standard output is not supported"):
-        check_output(Path("-"), inputs=(), overwrite=True)
-
-
-def test_only_a_regular_file_is_read(fifo: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a regular file"):
-        load(fifo)
-    with pytest.raises(ModelError, match="a directory"):
-        load(tmp_path)
-
-
-def test_names_that_no_file_can_have(tmp_path: Path) -> None:
-    for name in ("n" * 300 + ".onnx", "a\0b"):
-        with pytest.raises(ModelError, match="cannot read"):
-            load(tmp_path / name)
-        with pytest.raises(OutputError, match="cannot write"):
-            check_output(tmp_path / name, inputs=(), overwrite=False)
-        check_output(tmp_path / "o.onnx", inputs=(tmp_path / name,), overwrite=False)
 
 
 @pytest.mark.parametrize("source", [3, None, bytearray(b"x"), onnx.ModelProto()])

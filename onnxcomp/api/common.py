@@ -137,7 +137,10 @@ def choose_task(
                 notes.append(f"{answers} labels: one answer is worth more than the whole budget of {max_drop:g}")
             return Task(evaluation, function, name)
         if metric is not None:
-            raise MetricError(f"a metric needs labels, and {evaluation.description} has none")
+            raise MetricError(
+                f"a metric needs labels, and {evaluation.description} has none",
+                hint="save them as the array 'labels', or leave the metric out",
+            )
         notes.append("no labels: fidelity to the original decides")
         return Task(evaluation)
     if metric is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from onnxcomp.api.common import Data, check_metric, check_threads, choose_task, make_up, measurable_target, open_data
 from onnxcomp.errors import GateFailed, UsageError
-from onnxcomp.facts import is_quantized
+from onnxcomp.facts import is_quantized, unfinite_weights
 from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, make_report
@@ -96,6 +96,8 @@ def optimize(
     notes: list[str] = []
     if is_quantized(loaded):
         notes.append("the model is quantized already: what it holds in integers is left as it is")
+    if unfinite := unfinite_weights(loaded):
+        notes.append(f"weights hold NaN or infinity, and stay as they are: {', '.join(unfinite[:3])}")
     calibration_samples = open_data(loaded, calibration, batch=batch)
     evaluation = open_data(loaded, eval, batch=batch)
     made_up = None

@@ -72,7 +72,10 @@ class SyntheticSamples(Samples):
         try:
             return _random(dtype, sizes, self._bounds.get(name), rng)
         except (MemoryError, ValueError) as err:
-            raise DataError(f"input '{name}' of shape {shape_text(sizes)} can't be made up: {err}") from err
+            raise DataError(
+                f"input '{name}' of shape {shape_text(sizes)} can't be made up: {err}",
+                hint="give samples with --calibration, or a smaller --batch",
+            ) from err
 
     @property
     def length(self) -> int:

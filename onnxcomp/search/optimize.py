@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
 from onnxcomp.errors import MetricError, ModelError
-from onnxcomp.facts import feature_outputs
+from onnxcomp.facts import all_nodes, feature_outputs
 from onnxcomp.measure import Comparison
 from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
-from onnxcomp.recipe import Recipe
+from onnxcomp.recipe import Recipe, Step
 from onnxcomp.runtime import Session
 from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built
@@ -116,6 +116,8 @@ class _Optimizer:
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
         ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed)
         cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=self._cleaning)
+        if work.recipe:
+            work.recipe.check_excluded(self._node_names(cleaned, work.recipe, ctx))
         if work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
@@ -131,6 +133,14 @@ class _Optimizer:
         judge = Judge(open_session(self._model, threads=0), work.task, work.budget, features=features)
         proof = self._prove(built, judge, builder)
         return self._outcome(proof, built, judge, timing=timing, reports=reports)
+
+    def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> set[str]:
+        """Return what nodes are called: in the original, after cleanup, and where a pass names those without a name."""
+        names = {str(node.name) for model in (self._model, cleaned) for node in all_nodes(model) if node.name}
+        for step in recipe.steps:
+            names.update(name for unit in Step(step.name).make().units(cleaned, ctx) for name in unit.nodes)
+        ctx.skipped.clear()
+        return names
 
     def _measure(self, built: list[Built]) -> Comparison:
         """Time candidates roughly; those that are not better for the goal are rejected."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 __all__ = ["FILES", "make"]
 
@@ -18,7 +18,7 @@ _RNG = np.random.default_rng(0)
 _WEIGHT = _RNG.normal(size=(8, 10)).astype(np.float32)
 _ROWS = _RNG.normal(size=(12, 8)).astype(np.float32)
 _LABELS = np.arange(12) % 10
-_GOOD = "g (float[N, 8] x) => (float[N, 10] y) { y = MatMul(x, w) }"
+_GOOD = "g (float[N, 8] x) => (float[N, 10] y) { [head] y = MatMul(x, w) }"
 _PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
 
 
@@ -229,7 +229,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "setting.toml": _recipe("[[pass]]\nname = 'quantize-static'\nspeed = 3"),
     "type.toml": _recipe("[[pass]]\nname = 'quantize-static'\nper_channel = 'yes'"),
     "value.toml": _recipe("[[pass]]\nname = 'quantize-static'\nmethod = 'guess'"),
-    "exclude.toml": _recipe("[[pass]]\nname = 'quantize-dynamic'\nexclude = ['no_such_node']"),
+    "exclude.toml": _recipe("[[pass]]\nname = 'quantize-dynamic'\nexclude = ['haed']"),
     "static.toml": _recipe("[[pass]]\nname = 'quantize-static'"),
     # outputs
     "old.onnx": _bytes(b"precious"),
@@ -240,4 +240,5 @@ FILES: dict[str, Callable[[Path], None]] = {
     "pipe.txt": os.mkfifo,
     "file": _text("no folder"),
     "locked": lambda path: path.mkdir(mode=0o555),
+    "out": _folder(),
 }  # fmt: skip
