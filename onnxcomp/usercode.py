@@ -146,10 +146,12 @@ def _importable(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    entry = str(folder)
+    entry, writes_nothing = str(folder), sys.dont_write_bytecode
     sys.path.insert(0, entry)
+    sys.dont_write_bytecode = True  # no __pycache__ among the user's files
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_nothing
         if entry in sys.path:  # the file may have changed the path itself
             sys.path.remove(entry)

@@ -154,7 +154,6 @@ FILES: dict[str, Callable[[Path], None]] = {
     # external data
     "external-missing.onnx": partial(_external, data=0),
     "external-short.onnx": partial(_external, data=100, length="320"),
-    "external-less.onnx": partial(_external, length="100"),
     "external-parent.onnx": partial(_external, location="../w.bin"),
     "external-absolute.onnx": partial(_external, location="/etc/hostname"),
     "external-link.onnx": _linked_external,
@@ -177,8 +176,12 @@ FILES: dict[str, Callable[[Path], None]] = {
     "short-weight.onnx": _replace_weight(_tensor(1, (8, 10), b"1234")),
     "odd-weight.onnx": _replace_weight(_tensor(77, (8, 10), _WEIGHT.tobytes())),
     "nan-weight.onnx": _model(_GOOD, w=np.full_like(_WEIGHT, np.nan)),
-    "inf-activation.onnx": _model("g (float[N, 8] x) => (float[N, 8] y) { a = Mul(x, w) b = Exp(a) y = MatMul(b, v) }",
-                                  w=np.float32([2000.0]), v=_WEIGHT[:, :8]),
+    "infinite.onnx": _model(
+        "g (float[N, 8] x) => (float[N, 8] y) { a = Mul(x, w) b = Exp(a) y = MatMul(b, v) }",
+        w=np.float32([2000.0]),
+        v=_WEIGHT[:, :8],
+    ),
+    "unsorted.onnx": _model("g (float[3] x) => (float[3] y) { y = Neg(a) a = Relu(x) }"),
     "texts.onnx": _model("g (string[N] x) => (string[N] y) { y = Identity(x) }"),
     "rankless.onnx": _edited(lambda proto: proto.graph.input[0].type.tensor_type.ClearField("shape")),
     # samples
