@@ -67,7 +67,7 @@ ERRORS: dict[str, tuple[str, int, str]] = {
     "a ratio that is not measured": ("model.onnx --mode dynamic --no-bench --max-latency-ratio 1", 2, "not measured"),
     "output exists": ("model.onnx --mode dynamic -o old.onnx", 2, "--overwrite"),
     "output is the input": ("model.onnx --mode dynamic -o model.onnx --overwrite", 2, "input itself"),
-    "model missing": ("missing.onnx --mode dynamic", 3, "missing.onnx"),
+    "model missing": ("missing.onnx --mode dynamic", 2, "missing.onnx"),
     "samples missing": ("model.onnx --mode static --calibration no.npz", 2, "no.npz"),
     "gate missed": ("model.onnx --mode dynamic --min-sqnr 200", 1, "SQNR"),
     "size missed": ("model.onnx --mode dynamic --max-size 1kB", 1, "bytes"),
