@@ -1,5 +1,6 @@
 """onnxruntime, behind one door: sessions, what it can load, its optimised graph. No other module imports it."""
 
+import ctypes
 import json
 import re
 import sys
@@ -32,6 +33,8 @@ Provider = Literal["cpu", "cuda", "tensorrt"]
 
 _SILENT = 4  # log severity "fatal": every failure reaches the caller as an exception anyway
 _KERNEL = "_kernel_time"
+# Types of outputs that onnxruntime does not turn into numpy arrays
+_FOREIGN = re.compile(r"tensor\((bfloat16|float8\w*|float4\w*|u?int[24])\)")
 _MARKS = re.compile(r"(_nchwc|_token_\d+)$")
 _CPU = "CPUExecutionProvider"
 # In the order in which onnxruntime offers them nodes: what the first can't run goes to the next
@@ -91,7 +94,9 @@ class Session:
         self, model: bytes | Path, *, threads: int = 1, optimize: bool = True, provider: Provider = "cpu"
     ) -> None:
         self._session = _inference_session(model, _options(threads=threads, optimize=optimize), provider)
-        self.outputs: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+        types = {output.name: output.type for output in self._session.get_outputs()}
+        self.outputs: tuple[str, ...] = tuple(types)
+        self._foreign = {name for name, kind in types.items() if _FOREIGN.fullmatch(kind)}
 
     def run(self, feed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once and return the named outputs (default: all of the model's).
@@ -101,13 +106,22 @@ class Session:
             ModelError: A node fails while it runs.
         """
         names = self.outputs if outputs is None else tuple(outputs)
+        foreign = any(name in self._foreign for name in names) or any(map(_is_foreign, feed.values()))
         try:
-            return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
+            results = self._run_foreign(feed, names) if foreign else self._session.run(names, dict(feed))
+            return dict(zip(names, results, strict=True))
         except Exception as err:  # onnxruntime's exceptions share no base class but this one
             text = _first_line(err)
             if "Non-zero status code" not in text and any(mark in str(err) for mark in _INPUT_ERRORS):
                 raise DataError(f"the samples do not fit the model: {text}") from err
             raise ModelError(f"onnxruntime failed while running the model: {text}") from err
+
+    def _run_foreign(self, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """Run with tensors of types that onnxruntime does not give to or take from numpy: bfloat16, float8, int4."""
+        buffers = {name: _buffer(np.asarray(array)) for name, array in feed.items()}
+        make = _onnxruntime().OrtValue.ortvalue_from_numpy_with_onnx_type
+        values = {name: make(buffer, kind) for name, (buffer, kind) in buffers.items()}
+        return [_array(value) for value in self._session.run_with_ort_values(list(names), values)]
 
 
 def optimized_graph(model: bytes | Path) -> bytes:
@@ -199,6 +213,36 @@ def limits() -> Limits:
 def version() -> str:
     """Return the version of the installed onnxruntime."""
     return str(_onnxruntime().__version__)
+
+
+def _is_foreign(array: object) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.isbuiltin == 2  # a type of ml_dtypes
+
+
+def _buffer(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return an array's bytes in the shape that they stand for, and ONNX's number of the data type.
+
+    The elements of a buffer of 4-bit values are bytes, of which the last half is not used.
+    """
+    from onnx import numpy_helper
+
+    if not _is_foreign(array):
+        return array, int(numpy_helper.from_array(array.reshape(-1)[:0]).data_type)
+    tensor = numpy_helper.from_array(array)
+    buffer = np.zeros(array.shape, f"u{array.itemsize}")
+    packed = np.frombuffer(tensor.raw_data, np.uint8)
+    buffer.reshape(-1).view(np.uint8)[: packed.size] = packed
+    return buffer, int(tensor.data_type)
+
+
+def _array(value: Any) -> np.ndarray:
+    """Copy what an ``OrtValue`` of any tensor type holds."""
+    from onnx import TensorProto, numpy_helper
+
+    if value.data_type() == "tensor(string)":
+        return np.asarray(value.numpy())
+    content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()) if 0 not in value.shape() else b""
+    return numpy_helper.to_array(TensorProto(data_type=value.element_type(), dims=value.shape(), raw_data=content))
 
 
 def _loads(*, opset: int, ir_version: int) -> bool:

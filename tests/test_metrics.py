@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxcomp.errors import MetricError
-from onnxcomp.metrics import Fidelity, agreement, cosine, evaluate, load_metric, sqnr, top1, top5
+from onnxcomp.metrics import Fidelity, agreement, as_arrays, cosine, evaluate, load_metric, sqnr, top1, top5
 
 NAN, INF = math.nan, math.inf
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, max_side=6)
@@ -480,3 +480,34 @@ def test_a_package_that_is_missing_is_to_be_installed(tmp_path):
     with pytest.raises(MetricError) as caught:
         load_metric("no_such_package.metrics:score")
     assert "FILE.py" in caught.value.hint
+
+
+# --- outputs that are no tensors
+
+
+def test_a_sequence_of_maps_is_a_table():
+    table = as_arrays({"p": [{"b": 0.25, "a": 0.75}, {"a": 0.5, "b": 0.5}]})
+    assert list(table) == ["p"]
+    np.testing.assert_array_equal(table["p"], [[0.75, 0.25], [0.5, 0.5]])
+    assert as_arrays({"m": {1: 2.0}})["m"].tolist() == [[2.0]]
+
+
+def test_other_sequences_are_taken_apart():
+    arrays = as_arrays({"x": array(1), "s": [array(1, 2), [array(3)]], "none": None, "empty": []})
+    assert {name: value.tolist() for name, value in arrays.items()} == {
+        "x": [1], "s": 2, "s[0]": [1, 2], "s[1]": 1, "s[1][0]": [3], "none": [], "empty": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("candidate", "sqnr_of_all"), [([array(1, 2), array(3)], INF), ([array(1, 2), array(4)], None)]
+)
+def test_sequences_are_compared_element_by_element(candidate, sqnr_of_all):
+    fidelity = Fidelity()
+    fidelity.add({"s": [array(1, 2), array(3)]}, {"s": candidate})
+    assert fidelity.sqnr == (sqnr_of_all or pytest.approx(10 * math.log10(9)))
+
+
+def test_sequences_of_different_length_can_not_be_compared():
+    with pytest.raises(MetricError, match="different names"):
+        Fidelity().add({"s": [array(1)]}, {"s": [array(1), array(2)]})

@@ -96,6 +96,11 @@ class Reshaping(Invalid):
         return set_weight(model, np.ones((4, 3)))
 
 
+class Permuting(Changing):
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        return set_weight(model, np.eye(4)[::-1])
+
+
 class Calibrated(Changing):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
 
@@ -136,6 +141,20 @@ def output(model: ir.Model) -> np.ndarray:
 
 def steps(model: ir.Model) -> list[str]:
     return [step.name for step in recipe_of(model).steps]
+
+
+@pytest.mark.parametrize(("name", "failure"), [("permuting", "output y changed"), ("rounding", None)])
+def test_an_exact_change_of_answers_that_are_no_floats_is_rolled_back(
+    name: str, failure: str | None, parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"permuting": Permuting, "rounding": Rounding}
+    offered = [EntryPoint(key, f"{__name__}:{kind.__name__}", "onnxcomp.passes") for key, kind in kinds.items()]
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: offered)
+    text = "g (float[N, 4] x) => (int64[N] y) { m = MatMul(x, w) y = ArgMax <axis = 1, keepdims = 0> (m) }"
+    model = load(parse(text, {"w": np.eye(4)}).SerializeToString())
+    ctx = PassContext(get_target("cpu-x86-vnni"))
+    _, (report,) = run_recipe(model, Recipe((Step(name),)), ctx, Verifier(model, FEEDS))
+    assert (report.failure, report.modified) == (failure, failure is None)
 
 
 def test_a_lossy_change_is_kept(apply: Any, model: ir.Model) -> None:

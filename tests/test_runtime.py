@@ -2,6 +2,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -111,3 +112,27 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install" in str(caught.value.hint)
     with pytest.raises(EnvironmentUnavailable):
         runtime.optimized_graph(b"")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "int4", "uint4", "int2", "uint2"],
+)
+@pytest.mark.parametrize("shape", [(3,), (), (0, 2), (2, 5)])
+def test_types_that_numpy_does_not_have_go_in_and_come_out(dtype: str, shape: tuple[int, ...]) -> None:
+    kind = np.dtype(getattr(ml_dtypes, dtype))
+    number = helper.np_dtype_to_tensor_dtype(kind)
+    floats = np.ones(shape, np.float32)
+    if dtype not in ("int2", "uint2"):
+        floats.reshape(-1)[1:2] = 3
+    for source, target, value in ((1, number, floats), (number, 1, floats.astype(kind))):
+        cast = helper.make_node("Cast", ["x"], ["y"], to=target)
+        infos = [helper.make_tensor_value_info(n, t, shape) for n, t in (("x", source), ("y", target))]
+        graph = helper.make_graph([cast], "g", infos[:1], infos[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", limits().opset)], ir_version=13)
+        session = Session(model.SerializeToString())
+        for outputs in (None, ["y"]):
+            (result,) = session.run({"x": value}, outputs).values()
+            assert result.dtype == (kind if target == number else np.float32)
+            assert result.shape == shape
+            np.testing.assert_array_equal(result.astype(np.float32), floats)

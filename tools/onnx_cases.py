@@ -9,7 +9,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ __all__ = ["LIGHT", "Case", "all_cases", "constants_planted"]
 
 LIGHT = Path(loader.DATA_DIR, "light")
 _KINDS = ("simple", "pytorch-converted", "pytorch-operator")
-_READERS = {
+_READERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "tensor_type": (onnx.TensorProto, numpy_helper.to_array),
     "sequence_type": (onnx.SequenceProto, numpy_helper.to_list),
     "optional_type": (onnx.OptionalProto, numpy_helper.to_optional),
@@ -74,7 +74,6 @@ def constants_planted(case: Case) -> Case | None:
     for value in planted:
         model.graph.input.remove(value)
         tensor = numpy_helper.from_array(inputs[value.name], value.name)
-        tensor.data_type = value.type.tensor_type.elem_type
         model.graph.initializer.append(tensor)
     names = {value.name for value in planted}
     rest = {name: value for name, value in inputs.items() if name not in names}
@@ -86,6 +85,8 @@ def _node_cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")  # some tests divide by zero on purpose
         made = loader.load_node_model_tests()
     for test in made:
+        assert test.model is not None
+        assert test.data_sets is not None
         names = [value.name for value in test.model.graph.input]
         runs = [
             (dict(zip(names, map(_plain, inputs), strict=True)), [_plain(output) for output in outputs])
@@ -97,6 +98,7 @@ def _node_cases() -> Iterator[Case]:
 def _disk_cases() -> Iterator[Case]:
     for kind in _KINDS:
         for test in loader.load_model_tests(kind=kind):
+            assert test.model_dir is not None
             model = onnx.load(Path(test.model_dir, "model.onnx"))
             runs = [
                 (_read(folder, "input", model.graph.input), list(_read(folder, "output", model.graph.output).values()))
@@ -106,7 +108,7 @@ def _disk_cases() -> Iterator[Case]:
 
 
 def _light_cases() -> Iterator[Case]:
-    tolerances = {Path(test.url).name: test for test in loader.load_model_tests(kind="real")}
+    tolerances = {Path(str(test.url)).name: test for test in loader.load_model_tests(kind="real")}
     for path in sorted(LIGHT.glob("*.onnx")):
         model = onnx.load(path)
         known = {tensor.name for tensor in model.graph.initializer}
@@ -133,4 +135,6 @@ def _read(folder: Path, what: str, values: Sequence[onnx.ValueInfoProto]) -> dic
 
 
 def _plain(value: Any) -> Any:
-    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value

@@ -6,6 +6,7 @@ labels: top-1, top-5, or a function of the user's.
 
 from onnxcomp.metrics.fidelity import Fidelity, OutputFidelity, Outputs, agreement, cosine, sqnr
 from onnxcomp.metrics.score import BUILT_IN, Metric, evaluate, load_metric, top1, top5
+from onnxcomp.metrics.tables import as_arrays
 
 __all__ = [
     "BUILT_IN",
@@ -14,6 +15,7 @@ __all__ = [
     "OutputFidelity",
     "Outputs",
     "agreement",
+    "as_arrays",
     "cosine",
     "evaluate",
     "load_metric",

@@ -10,14 +10,16 @@ Sums of squares are float64: values of a size under 1e-150 or over 1e150 are out
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from onnxcomp.errors import MetricError
+from onnxcomp.metrics.tables import as_arrays
 
 __all__ = ["Fidelity", "OutputFidelity", "Outputs", "agreement", "cosine", "sqnr"]
 
-Outputs = Mapping[str, np.ndarray]
+Outputs = Mapping[str, Any]
 
 CHUNK = 1 << 17  # values turned into float64 at once: as many as the processor's cache holds
 SAME_DIRECTION = 0.95  # cosine; noise of a tenth of a feature vector's energy gives about this
@@ -166,7 +168,7 @@ class Fidelity:
         self._tallies: dict[str, _Tally] = {}
 
     def add(self, reference: Outputs, candidate: Outputs) -> None:
-        """Add the outputs of one run of both models.
+        """Add the outputs of one run of both models; what is no tensor is taken apart by `as_arrays`.
 
         Args:
             reference: Outputs of the original.
@@ -175,6 +177,7 @@ class Fidelity:
         Raises:
             MetricError: Names, shapes or kinds of the outputs differ.
         """
+        reference, candidate = as_arrays(reference), as_arrays(candidate)
         if reference.keys() != candidate.keys():
             raise MetricError(f"the models' outputs have different names: {sorted(reference)} and {sorted(candidate)}")
         pairs = {name: _pair(reference[name], candidate[name], f"output '{name}'") for name in reference}
