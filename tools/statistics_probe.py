@@ -19,7 +19,7 @@ from onnxcomp.model import load
 from onnxcomp.passbase import PassContext
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.candidates import cleanup
-from onnxcomp.statistics import Range, RangeStore
+from onnxcomp.statistics import Histogram, RangeStore
 from onnxcomp.target import get_target
 
 __all__ = ["measure"]
@@ -82,11 +82,11 @@ class _WatchedRanges(RangeStore):
         self.peak = self.tensors = self.runs = 0
         self.seconds = 0.0
 
-    def clipped(self, names: Iterable[str], method: str, model: Any = None) -> dict[str, Range]:
-        """See `RangeStore.clipped`: extremes and histograms."""
+    def histograms(self, names: Iterable[str], model: Any = None) -> dict[str, Histogram]:
+        """See `RangeStore.histograms`."""
         start = time.perf_counter()
         _reset_peak()
-        found = super().clipped(names, method, model)
+        found = super().histograms(names, model)
         self.peak = max(self.peak, _peak())
         self.seconds += time.perf_counter() - start
         self.tensors = max(self.tensors, len(found))

@@ -30,7 +30,10 @@ def command(
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,
     method: Annotated[
-        str | None, typer.Option(help="How ranges become thresholds: minmax, mmse or percentile.  [default: minmax]")
+        str | None,
+        typer.Option(
+            help="Ranges to thresholds: minmax, ema, percentile, kl, mmse, octav, aciq, auto.  [default: minmax]"
+        ),
     ] = None,
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One scale per weight, not one per output channel.")

@@ -1,6 +1,6 @@
 """What is measured on a model with samples."""
 
-from onnxcomp.statistics.histograms import Histogram, Range
 from onnxcomp.statistics.ranges import RangeStore
+from onnxcomp.thresholds import Histogram, Range
 
 __all__ = ["Histogram", "Range", "RangeStore"]

@@ -1,6 +1,8 @@
 """From what was measured of a tensor to the quantizer that is used for it. Pure functions on numbers and arrays."""
 
 from onnxcomp.thresholds.affine import Affine, affine, quantize_weights
-from onnxcomp.thresholds.clip import METHODS, minmax, mmse, percentile, solve
+from onnxcomp.thresholds.histogram import Grid, Histogram, Range
+from onnxcomp.thresholds.noise import noise
+from onnxcomp.thresholds.solve import METHODS, solve
 
-__all__ = ["METHODS", "Affine", "affine", "minmax", "mmse", "percentile", "quantize_weights", "solve"]
+__all__ = ["METHODS", "Affine", "Grid", "Histogram", "Range", "affine", "noise", "quantize_weights", "solve"]

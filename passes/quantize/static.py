@@ -29,7 +29,7 @@ from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role
-from onnxcomp.thresholds import METHODS
+from onnxcomp.thresholds import METHODS, Grid
 
 __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
 
@@ -47,12 +47,14 @@ class QuantizeStaticConfig:
 
     Attributes:
         method: How ranges become thresholds.
+        percentile: Percent of the values that the method ``percentile`` keeps.
         anchors: Operator types that are worth integer execution by themselves.
         per_channel: One weight scale per output channel.
         exclude: Names of nodes that stay float.
     """
 
     method: str = "minmax"
+    percentile: float = 99.99
     anchors: tuple[str, ...] = _ANCHORS
     per_channel: bool = True
     exclude: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class QuantizeStaticConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RecipeError(f"unknown calibration method {self.method!r}", hint=f"one of: {', '.join(METHODS)}")
+        if not 0 < self.percentile <= 100:
+            raise RecipeError(f"percentile must be in (0, 100], got {self.percentile}")
         if unknown := sorted(set(self.anchors) - set(_ANCHORS)):
             raise RecipeError(f"{unknown[0]!r} can't be an anchor", hint=f"of: {', '.join(_ANCHORS)}")
 
@@ -108,7 +112,9 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             new = _unsuited(placement, ctx.ranges.get(tensors, model))
             if not new:
                 promised = {str(node.name): node.op_type for node in placement.roles}
-                ranges = ctx.ranges.clipped(tensors, self.config.method, model)
+                grid = Grid(symmetric=ctx.target.activations == "int8")
+                share = self.config.percentile / 100
+                ranges = ctx.ranges.clipped(tensors, self.config.method, model, grid=grid, share=share)
                 QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
                 work.graph.sort()
                 new = _stayed_float(work, promised)

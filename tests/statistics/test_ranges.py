@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_samples(parse: Parse, samples: Any) -> None:
     class Stream(samples):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Feed]:
             for index in range(self.feeds[0]):
-                yield {"x": np.full((100, 100), index, np.float32)}
+                yield {"x": np.full((100, 100), index % 4, np.float32)}
 
     def peak(count: int) -> int:
         store = RangeStore(model, Stream([count]))
