@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcomp.api import QuantizeResult, Result, bench, optimize, quantize
+    from onnxcomp.api import QuantizeResult, Result, bench, doctor, inspect, optimize, quantize
     from onnxcomp.errors import (
         DataError,
         EnvironmentUnavailable,
@@ -51,6 +51,8 @@ _PLACES = {
     "Result": "onnxcomp.api",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
+    "doctor": "onnxcomp.api",
+    "inspect": "onnxcomp.api",
     "optimize": "onnxcomp.api",
     "quantize": "onnxcomp.api",
 }
@@ -76,6 +78,8 @@ __all__ = [
     "UsageError",
     "__version__",
     "bench",
+    "doctor",
+    "inspect",
     "optimize",
     "quantize",
 ]

@@ -17,9 +17,12 @@ __all__ = [
     "input_bounds",
     "input_specs",
     "is_quantized",
+    "is_quantized_op",
+    "name_nodes",
     "opset",
     "parameter_count",
     "unfinite_weights",
+    "weights",
 ]
 
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
@@ -52,14 +55,21 @@ def opset(model: "ir.Model") -> int:
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 
-def parameter_count(model: "ir.Model") -> int:
-    """Count the elements of all initializers and of Constant nodes that hold more than 64."""
-    sizes = [value.const_value.size for value in initializers(model) if value.const_value is not None]
+def weights(model: "ir.Model") -> Iterator["ir.TensorProtocol"]:
+    """Yield the tensor of every initializer, and of each Constant node that holds more than 64 elements."""
+    for value in initializers(model):
+        if value.const_value is not None:
+            yield value.const_value
     for node in all_nodes(model):
-        if node.op_type == "Constant" and (value := node.attributes.get("value")) is not None:
-            elements = value.as_tensor().size
-            sizes.append(elements if elements > 64 else 0)
-    return sum(sizes)
+        if node.op_type == "Constant" and (held := node.attributes.get("value")) is not None:
+            tensor = held.as_tensor()
+            if tensor.size > 64:
+                yield tensor
+
+
+def parameter_count(model: "ir.Model") -> int:
+    """Count the elements of all weights."""
+    return sum(tensor.size for tensor in weights(model))
 
 
 def unfinite_weights(model: "ir.Model") -> list[str]:
@@ -75,7 +85,21 @@ def unfinite_weights(model: "ir.Model") -> list[str]:
 
 def is_quantized(model: "ir.Model") -> bool:
     """Say whether the model holds quantized operators already."""
-    return any(node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in all_nodes(model))
+    return any(is_quantized_op(node.op_type) for node in all_nodes(model))
+
+
+def is_quantized_op(op_type: str) -> bool:
+    """Say whether an operator of that type computes with integers, or turns floats to them or back."""
+    return op_type in _QUANTIZED_OPS or op_type.startswith("QLinear")
+
+
+def name_nodes(graph: "ir.Graph") -> None:
+    """Give every node a name of its own: plans, recipes and reports refer to nodes by name."""
+    seen: set[str] = set()
+    for index, node in enumerate(graph):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}.{index}"
+        seen.add(node.name)
 
 
 def input_specs(model: "ir.Model") -> tuple[InputSpec, ...]:

@@ -14,18 +14,21 @@ from onnxcomp.data import Feed
 from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.facts import all_nodes, initializers, opset
 from onnxcomp.files import replacing
-from onnxcomp.runtime import Session, limits
+from onnxcomp.runtime import Execution, Session, limits
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "executions",
+    "external_files",
     "infer_shapes",
     "is_one_file",
     "load",
     "materialized",
     "node_times",
     "open_session",
+    "read",
     "save",
     "serialized",
     "size",
@@ -33,7 +36,7 @@ __all__ = [
 ]
 
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
-_EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: some of its tensors came from another file
+_EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: bytes of each other file that tensors came from
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _PATH_HINT = "name an .onnx file that is there and may be read"
 _FILE_HINT = "export the model again, or copy the file again"
@@ -52,23 +55,35 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
             refuses it.
         UsageError: There is no file of that name that can be read, or the source is of another type.
     """
-    import onnx_ir as ir
-
-    if isinstance(source, ir.Model):
-        model = source.clone()
-    elif isinstance(source, bytes):
-        model = _parse(source, "the given bytes", None)
-    elif isinstance(source, str | os.PathLike):
-        path = Path(source)
-        model = _parse(_content(path), str(path), path.parent)
-    else:
-        raise UsageError(
-            f"a model can't be given as {type(source).__name__}",
-            hint="pass a path, bytes, or an onnx_ir.Model; for an onnx.ModelProto: model.SerializeToString()",
-        )
+    model = read(source)
     _fit_to_runtime(model)
     open_session(model, optimize=False)
     return model
+
+
+def read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
+    """Read a model as it is, to look at: nobody asks whether onnxruntime would load it.
+
+    Args:
+        source: As for `load`.
+
+    Raises:
+        ModelError: It can't be read, is no ONNX model, or its external data is missing or lies outside its folder.
+        UsageError: The source is of another type.
+    """
+    import onnx_ir as ir
+
+    if isinstance(source, ir.Model):
+        return source.clone()
+    if isinstance(source, bytes):
+        return _parse(source, "the given bytes", None)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return _parse(_content(path), str(path), path.parent)
+    raise UsageError(
+        f"a model can't be given as {type(source).__name__}",
+        hint="pass a path, bytes, or an onnx_ir.Model; for an onnx.ModelProto: model.SerializeToString()",
+    )
 
 
 def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
@@ -134,6 +149,12 @@ def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1) -> dict[str, 
         if known:
             found[str(node.name)] = known[0]
     return found
+
+
+def executions(model: "ir.Model", feed: Feed) -> list[Execution]:
+    """Run a model once and return every execution of a node, as `runtime.executions` does."""
+    with materialized(model) as source:
+        return runtime.executions(source, feed)
 
 
 @contextlib.contextmanager
@@ -206,7 +227,12 @@ def size(model: "ir.Model") -> int:
 
 def is_one_file(model: "ir.Model") -> bool:
     """Say whether the file that a model was loaded from holds all of it: no external data."""
-    return not model.graph.meta.get(_EXTERNAL, False)
+    return not external_files(model)
+
+
+def external_files(model: "ir.Model") -> dict[str, int]:
+    """Return the bytes of each file, by its path from the model's folder, that holds tensors of a model beside it."""
+    return dict(model.graph.meta.get(_EXTERNAL, {}))
 
 
 def _content(path: Path) -> bytes:
@@ -254,14 +280,14 @@ def _root(err: BaseException) -> str:
     return f"{type(err).__name__}: {str(err)[:300]}"
 
 
-def _check_external_data(proto: "object", name: str, folder: Path | None) -> bool:
-    """Refuse external data that can't be read or must not be; say whether there is any."""
+def _check_external_data(proto: "object", name: str, folder: Path | None) -> dict[str, int]:
+    """Refuse external data that can't be read or must not be; return the bytes of the files that hold some."""
     import onnx
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     assert isinstance(proto, onnx.ModelProto)
-    external = [tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor)]
-    for tensor in external:
+    sizes = {}
+    for tensor in filter(uses_external_data, _get_all_tensors(proto)):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if folder is None:
@@ -280,9 +306,10 @@ def _check_external_data(proto: "object", name: str, folder: Path | None) -> boo
             raise ModelError(
                 f"{name}: external data of {tensor.name} has no valid offset and length", hint=_GRAPH_HINT
             ) from err
-        if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+        sizes[location] = file.stat().st_size
+        if offset < 0 or length < 0 or offset + length > sizes[location]:
             raise ModelError(f"{name}: external data file {location} is cut short", hint=_DATA_HINT)
-    return bool(external)
+    return sizes
 
 
 def _fit_to_runtime(model: "ir.Model") -> None:

@@ -43,11 +43,19 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Something that a search may switch on or off in a pass: a node, a block, a channel group."""
+    """Something that a search may switch on or off in a pass: a node, a block, a channel group.
+
+    Attributes:
+        name: Of its first node.
+        op_type: Of its first node.
+        nodes: Names of the nodes that are switched.
+        tails: Names of nodes that go with them: the pass does their work in another way.
+    """
 
     name: str
     op_type: str
     nodes: tuple[str, ...]
+    tails: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

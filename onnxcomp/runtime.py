@@ -17,15 +17,18 @@ import numpy as np
 from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError
 
 __all__ = [
+    "Execution",
     "Limits",
     "OperatorTime",
     "Provider",
     "Session",
     "check_provider",
+    "executions",
     "limits",
     "node_times",
     "operator_times",
     "optimized_graph",
+    "providers",
     "version",
 ]
 
@@ -185,6 +188,57 @@ def operator_times(
     return sorted(times_of_types, key=lambda found: -found.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution of a node: the shapes of the tensors that went in and came out.
+
+    Weights that onnxruntime has packed away for its kernel, and all that is no tensor, are missing from both.
+    """
+
+    node: str
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+
+
+def executions(model: bytes | Path, feed: Mapping[str, np.ndarray]) -> list[Execution]:
+    """Run once as the graph is written, and return every execution of a node in order: bodies of loops repeat.
+
+    Raises:
+        ModelError: onnxruntime refuses the model, or it fails while it runs.
+    """
+    return [
+        Execution(
+            event["name"].removesuffix(_KERNEL),
+            _shapes(event["args"]["input_type_shape"]),
+            _shapes(event["args"]["output_type_shape"]),
+        )
+        for event in _profile(model, feed, threads=0, runs=1, optimize=False)
+    ]
+
+
+def _shapes(typed: list[dict[str, list[int]]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(shape) for entry in typed for shape in entry.values())
+
+
+def providers() -> dict[str, str]:
+    """Try every execution provider of the installed onnxruntime on a small model.
+
+    Returns:
+        By onnxruntime's name, why it does not work; an empty text: it does.
+    """
+    ort = _onnxruntime()
+    found = {}
+    for name in ort.get_available_providers():
+        try:
+            session = ort.InferenceSession(_probe(opset=13, ir_version=8), _options(threads=1, optimize=True), [name])
+            taken = name in session.get_providers()  # onnxruntime falls back to the CPU in silence
+            session.run(None, {"x": np.zeros(1, np.float32)})
+            found[name] = "" if taken else "it does not start: a library of it is missing, or there is no device"
+        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+            found[name] = _first_line(err)
+    return found
+
+
 def check_provider(provider: Provider) -> None:
     """Refuse a provider that the installed onnxruntime does not have.
 
@@ -246,29 +300,48 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _loads(*, opset: int, ir_version: int) -> bool:
-    from onnx import TensorProto, helper
-
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     try:
-        _inference_session(model.SerializeToString(), _options(threads=1, optimize=False))
+        _inference_session(_probe(opset=opset, ir_version=ir_version), _options(threads=1, optimize=False))
     except ModelError:
         return False
     return True
 
 
+def _probe(*, opset: int, ir_version: int) -> bytes:
+    """Return the smallest model: y = x."""
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def _profile(
-    model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int, runs: int, provider: Provider = "cpu"
+    model: bytes | Path,
+    feed: Mapping[str, np.ndarray],
+    *,
+    threads: int,
+    runs: int,
+    provider: Provider = "cpu",
+    optimize: bool = True,
 ) -> list[dict[str, Any]]:
-    """Run a model and return onnxruntime's events of its nodes' kernels."""
+    """Run a model and return onnxruntime's events of its nodes' kernels.
+
+    Raises:
+        ModelError: onnxruntime refuses the model, or it fails while it runs.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        options = _options(threads=threads, optimize=True)
+        options = _options(threads=threads, optimize=optimize)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = _inference_session(model, options, provider)
-        for _ in range(runs):
-            session.run(None, dict(feed))
+        try:
+            for _ in range(runs):
+                session.run(None, dict(feed))
+        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+            raise ModelError(f"onnxruntime failed while running the model: {_first_line(err)}") from err
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
 

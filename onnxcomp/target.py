@@ -12,7 +12,18 @@ from typing import Literal
 
 from onnxcomp.errors import UsageError
 
-__all__ = ["TARGETS", "Budget", "Gates", "Goal", "Role", "Target", "cpu_name", "detect", "get_target"]
+__all__ = [
+    "TARGETS",
+    "Budget",
+    "Gates",
+    "Goal",
+    "Role",
+    "Target",
+    "cpu_features",
+    "cpu_name",
+    "detect",
+    "get_target",
+]
 
 
 class Role(enum.Enum):
@@ -188,7 +199,7 @@ def detect() -> Target:
     """Return the target that describes this machine's processor."""
     if platform.machine().lower() in {"arm64", "aarch64"}:
         return TARGETS["cpu-arm"]
-    return TARGETS["cpu-x86-vnni" if _cpu_flags() & {"avx512_vnni", "avx_vnni"} else "cpu-x86-avx2"]
+    return TARGETS["cpu-x86-vnni" if cpu_features() & {"avx512_vnni", "avx_vnni"} else "cpu-x86-avx2"]
 
 
 def cpu_name() -> str:
@@ -196,9 +207,9 @@ def cpu_name() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _cpu_flags() -> set[str]:
-    """Read the processor's flags; empty where the system does not say (then the safe 7-bit weights are used)."""
-    return set(_cpuinfo("flags").split())
+def cpu_features() -> frozenset[str]:
+    """Return the processor's flags; empty where the system does not say (then the safe 7-bit weights are used)."""
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def _cpuinfo(field: str) -> str:

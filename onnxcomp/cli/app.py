@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp import __version__
-from onnxcomp.cli import bench, optimize, passes, quantize
+from onnxcomp.cli import bench, doctor, inspect, optimize, passes, quantize
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError
 
@@ -37,7 +37,9 @@ def build_app() -> typer.Typer:
     app.command("bench", epilog=bench.EXAMPLES)(bench.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
+    app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
     app.command("passes")(passes.command)
+    app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
     return app
 
 

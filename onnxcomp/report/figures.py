@@ -4,15 +4,23 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["bytes_text", "count_text", "seconds_text", "table"]
 
+_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
 
 def bytes_text(count: int) -> str:
-    """Return bytes as ``1.4 MB`` or ``3.2 kB``."""
+    """Return bytes as ``79.1 GB``, ``1.4 MB`` or ``3.2 kB``."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def count_text(count: int) -> str:
-    """Return a count as ``1.40 M`` or ``3.2 k``."""
-    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+    """Return a count with three digits as ``1.40 M`` or ``32.1 k``; below a thousand in full."""
+    for step, letter in _STEPS:
+        if count >= step:
+            digits = 2 if count < 10 * step else 1 if count < 100 * step else 0
+            return f"{count / step:.{digits}f} {letter}"
+    return str(count)
 
 
 def seconds_text(seconds: float) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 
+from onnxcomp.facts import name_nodes
+
 __all__ = ["GraphEditor", "drop_unused_initializers", "name_nodes"]
 
 
@@ -50,15 +52,6 @@ class GraphEditor:
             self._count += 1
         self._taken.add(name)
         return name
-
-
-def name_nodes(graph: ir.Graph) -> None:
-    """Give every node a name of its own: plans, recipes and reports refer to nodes by name."""
-    seen: set[str] = set()
-    for index, node in enumerate(graph):
-        if not node.name or node.name in seen:
-            node.name = f"{node.op_type}.{index}"
-        seen.add(node.name)
 
 
 def drop_unused_initializers(graph: ir.Graph) -> None:

@@ -87,7 +87,12 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         infer_shapes(work)
         placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude=self.config.exclude)
         return [
-            Unit(str(owner.name), owner.op_type, tuple(str(node.name) for node in nodes))
+            Unit(
+                str(owner.name),
+                owner.op_type,
+                tuple(str(node.name) for node in nodes),
+                tuple(str(placement.tails[node].name) for node in nodes if node in placement.tails),
+            )
             for owner, nodes in _by_owner(placement).items()
         ]
 
