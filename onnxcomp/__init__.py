@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcomp.api import QuantizeResult, Result, bench, doctor, inspect, optimize, quantize
+    from onnxcomp.api import QuantizeResult, Result, bench, compare, doctor, inspect, optimize, quantize
     from onnxcomp.errors import (
         DataError,
         EnvironmentUnavailable,
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import Benchmark, QuantizeReport, Report
+    from onnxcomp.report import BenchReport, CompareReport, QuantizeReport, Report
     from onnxcomp.target import Budget, Gates
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "Benchmark": "onnxcomp.report",
+    "BenchReport": "onnxcomp.report",
     "Budget": "onnxcomp.target",
+    "CompareReport": "onnxcomp.report",
     "DataError": "onnxcomp.errors",
     "EnvironmentUnavailable": "onnxcomp.errors",
     "GateFailed": "onnxcomp.errors",
@@ -51,6 +52,7 @@ _PLACES = {
     "Result": "onnxcomp.api",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
+    "compare": "onnxcomp.api",
     "doctor": "onnxcomp.api",
     "inspect": "onnxcomp.api",
     "optimize": "onnxcomp.api",
@@ -58,8 +60,9 @@ _PLACES = {
 }
 
 __all__ = [
-    "Benchmark",
+    "BenchReport",
     "Budget",
+    "CompareReport",
     "DataError",
     "EnvironmentUnavailable",
     "GateFailed",
@@ -78,6 +81,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "bench",
+    "compare",
     "doctor",
     "inspect",
     "optimize",

@@ -1,9 +1,10 @@
 """The verbs, from Python: one module per verb. The command line is a thin layer over these."""
 
 from onnxcomp.api.benchmark import bench
+from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.optimization import Result, optimize
 from onnxcomp.api.quantization import QuantizeResult, quantize
 
-__all__ = ["QuantizeResult", "Result", "bench", "doctor", "inspect", "optimize", "quantize"]
+__all__ = ["QuantizeResult", "Result", "bench", "compare", "doctor", "inspect", "optimize", "quantize"]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from onnxcomp.api.common import Data, check_same_inputs, check_threads, make_up, open_data
+from onnxcomp.api.common import Data, check_batch, check_threads, make_up, open_data, size_on_disk
+from onnxcomp.api.pairs import check_same_inputs
 from onnxcomp.data import Feed
 from onnxcomp.errors import EnvironmentUnavailable, UsageError
 from onnxcomp.facts import input_specs
 from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
-from onnxcomp.model import is_one_file, load, save, size
-from onnxcomp.report import Benchmark, BenchSettings, ModelBenchmark, machine, now, versions
+from onnxcomp.model import load, save
+from onnxcomp.report import BenchReport, BenchSettings, ModelBenchmark, machine, now, versions
 from onnxcomp.runtime import OperatorTime, Provider, Session, check_provider, limits, operator_times
 from onnxcomp.search import Progress
 
@@ -50,7 +51,7 @@ def bench(
     profile: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Benchmark:
+) -> BenchReport:
     """Time models side by side, interleaved in one run; the first is what the others are compared with.
 
     Each is warmed up until it gets no faster. Times are of whole runs: with a provider of another device the copies
@@ -69,7 +70,7 @@ def bench(
         progress: Called with the stage and the share done.
 
     Returns:
-        The figures. `Benchmark.settled` says whether the machine was quiet enough for intervals of that width.
+        The figures. `BenchReport.settled` says whether the machine was quiet enough for intervals of that width.
 
     Raises:
         UsageError: A setting makes no sense, or the models differ in their inputs.
@@ -80,13 +81,12 @@ def bench(
     if not models:
         raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
     check_threads(threads)
-    if batch < 1:
-        raise UsageError(f"batch must be 1 or more, got {batch}")
+    check_batch(batch)
     if provider not in get_args(Provider):
         raise UsageError(f"unknown provider {provider!r}", hint=f"one of: {', '.join(get_args(Provider))}")
     for name, value in (("seconds", seconds), ("half-width", half_width)):
         if not 0 < value < float("inf"):
-            raise UsageError(f"{name} must be a positive number, got {value}")
+            raise UsageError(f"{name} must be a positive number, got {value}", hint=f"leave out --{name}, or raise it")
     check_provider(provider)
     tell = progress or (lambda _stage, _share: None)
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
@@ -130,7 +130,7 @@ def bench(
         )
         for i, entry in enumerate(entries)
     )
-    return Benchmark(
+    return BenchReport(
         settings=BenchSettings(description, threads, batch, provider, seconds, half_width, seed),
         shapes={name: tuple(np.shape(value)) for name, value in feed.items()},
         rows=rows,
@@ -149,12 +149,11 @@ def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, fold
     """Load a model, and find or write the file that sessions are made from."""
     loaded = load(model)
     own = Path(model) if isinstance(model, str | os.PathLike) else None
-    bytes_on_disk = own.stat().st_size if own is not None and is_one_file(loaded) else size(loaded)
     path = own
     if path is None or loaded.ir_version >= limits().ir_version:  # the file may have a newer one than onnxruntime takes
         path = folder / f"{number}.onnx"
         save(loaded, path)
-    return _Entry(str(own) if own else f"model {number}", loaded, path, bytes_on_disk)
+    return _Entry(str(own) if own else f"model {number}", loaded, path, size_on_disk(model, loaded))
 
 
 def _feed(entries: Sequence[_Entry], data: Data | None, *, batch: int, seed: int) -> tuple[Feed, str]:

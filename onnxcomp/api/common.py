@@ -1,14 +1,16 @@
 """What several verbs do alike: open data, choose a metric, check settings."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import InputSpec, Samples, Source, open_samples, synthetic
+from onnxcomp.data import Samples, Source, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
+from onnxcomp.model import is_one_file, size
 from onnxcomp.search import Task
 from onnxcomp.target import Target, get_target
 
@@ -17,14 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Data",
+    "check_batch",
     "check_metric",
-    "check_same_inputs",
     "check_threads",
     "choose_metric",
     "choose_task",
     "make_up",
     "measurable_target",
     "open_data",
+    "size_on_disk",
 ]
 
 Data = Source | Samples
@@ -52,45 +55,16 @@ def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:
     return synthetic(input_specs(model), count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=input_bounds(model))
 
 
-def check_same_inputs(first: "ir.Model", second: "ir.Model", *, names: tuple[str, str]) -> None:
-    """Refuse two models that can't be run on the same samples.
+def size_on_disk(source: object, model: "ir.Model") -> int:
+    """Return the bytes of a loaded model on disk, external data included; of one in memory, what it would take.
 
     Args:
-        first: One model.
-        second: The other.
-        names: What they are called.
-
-    Raises:
-        UsageError: Names, data types or shapes of their inputs differ.
+        source: What it was loaded from.
+        model: As it was loaded.
     """
-    left, right = ({spec.name: spec for spec in input_specs(model) if not spec.optional} for model in (first, second))
-    differences = [f"only {names[0]} has '{name}'" for name in left.keys() - right.keys()]
-    differences += [f"only {names[1]} has '{name}'" for name in right.keys() - left.keys()]
-    differences += [
-        f"'{name}' is {_form(left[name])} in {names[0]} and {_form(right[name])} in {names[1]}"
-        for name in left.keys() & right.keys()
-        if not _alike(left[name], right[name])
-    ]
-    if differences:
-        raise UsageError(
-            f"the models can't run on the same inputs: {'; '.join(sorted(differences))}",
-            hint="give models that were made from one another",
-        )
-
-
-def _alike(first: InputSpec, second: InputSpec) -> bool:
-    if first.dtype != second.dtype:
-        return False
-    if first.shape is None or second.shape is None:
-        return True
-    return len(first.shape) == len(second.shape) and all(
-        a is None or b is None or a == b for a, b in zip(first.shape, second.shape, strict=True)
-    )
-
-
-def _form(spec: InputSpec) -> str:
-    shape = "any shape" if spec.shape is None else [size or "?" for size in spec.shape]
-    return f"{spec.dtype or 'no tensor'} {shape}"
+    if isinstance(source, str | os.PathLike) and is_one_file(model):
+        return Path(source).stat().st_size
+    return size(model)
 
 
 def choose_metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metric]:
@@ -161,6 +135,16 @@ def check_metric(spec: str | None) -> None:
     """
     if not (spec is None or isinstance(spec, str)):
         raise UsageError(f"a metric can't be given as {type(spec).__name__}", hint="pass FILE.py:function as text")
+
+
+def check_batch(batch: int) -> None:
+    """Refuse a number of rows per run that makes no sense.
+
+    Raises:
+        UsageError: It is below 1.
+    """
+    if batch < 1:
+        raise UsageError(f"batch must be 1 or more, got {batch}", hint="leave out --batch: it is 1 then")
 
 
 def check_threads(threads: int) -> None:

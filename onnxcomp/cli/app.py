@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp import __version__
-from onnxcomp.cli import bench, doctor, inspect, optimize, passes, quantize
+from onnxcomp.cli import bench, compare, doctor, inspect, optimize, passes, quantize
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError
 
@@ -35,6 +35,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("bench", epilog=bench.EXAMPLES)(bench.command)
+    app.command("compare", epilog=compare.EXAMPLES)(compare.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
     app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)

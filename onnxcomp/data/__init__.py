@@ -6,12 +6,23 @@ from pathlib import Path
 
 from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
+from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, perturbed
 from onnxcomp.data.samples import Feed, InputSpec, Samples
 from onnxcomp.data.synthetic import SyntheticSamples
 from onnxcomp.errors import DataError
 from onnxcomp.usercode import load_function, names_function
 
-__all__ = ["Feed", "InputSpec", "Samples", "Source", "open_samples", "synthetic"]
+__all__ = [
+    "PERTURBATIONS",
+    "Feed",
+    "InputSpec",
+    "Samples",
+    "Source",
+    "can_perturb",
+    "open_samples",
+    "perturbed",
+    "synthetic",
+]
 
 Source = str | os.PathLike[str] | Callable[[], Iterable[object]] | Iterable[object]
 

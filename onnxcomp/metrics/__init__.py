@@ -5,21 +5,26 @@ labels: top-1, top-5, or a function of the user's.
 """
 
 from onnxcomp.metrics.fidelity import Fidelity, OutputFidelity, Outputs, agreement, cosine, sqnr
-from onnxcomp.metrics.score import BUILT_IN, Metric, evaluate, load_metric, top1, top5
+from onnxcomp.metrics.paired import Interval, bootstrap_difference, hit_difference
+from onnxcomp.metrics.score import BUILT_IN, Metric, evaluate, load_metric, top1, top5, top_hits
 from onnxcomp.metrics.tables import as_arrays
 
 __all__ = [
     "BUILT_IN",
     "Fidelity",
+    "Interval",
     "Metric",
     "OutputFidelity",
     "Outputs",
     "agreement",
     "as_arrays",
+    "bootstrap_difference",
     "cosine",
     "evaluate",
+    "hit_difference",
     "load_metric",
     "sqnr",
     "top1",
     "top5",
+    "top_hits",
 ]

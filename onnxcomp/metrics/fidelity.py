@@ -34,6 +34,7 @@ class OutputFidelity:
     cosine: float | None  # None: not a float output
     agreement: float  # share of the rows with the same answer
     rows: int  # rows that have an answer
+    max_error: float | None = None  # largest difference of two values; None: not a float output
 
 
 @dataclass(slots=True)
@@ -44,6 +45,7 @@ class _Sums:
     noise: float = 0.0  # sum of (reference - candidate)^2
     power: float = 0.0  # sum of candidate^2
     product: float = 0.0  # sum of reference * candidate
+    largest: float = 0.0  # |reference - candidate|
     broken: bool = False
 
     def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
@@ -66,6 +68,7 @@ class _Sums:
             self.noise += float(difference @ difference)
             self.power += power
             self.product += float(reference @ candidate)
+            self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
 
     def sqnr(self) -> float:
         if self.broken:
@@ -75,6 +78,9 @@ class _Sums:
         if not self.signal or math.isinf(self.noise):
             return -math.inf
         return 10 * (math.log10(self.signal) - math.log10(self.noise))  # the quotient itself may underflow
+
+    def max_error(self) -> float:
+        return math.inf if self.broken else self.largest
 
     def cosine(self) -> float:
         if self.broken or math.isinf(self.noise):
@@ -198,6 +204,7 @@ class Fidelity:
                 cosine=None if tally.sums is None else tally.sums.cosine(),
                 agreement=tally.answers.agreement(),
                 rows=tally.answers.total(),
+                max_error=None if tally.sums is None else tally.sums.max_error(),
             )
             for name, tally in self._tallies.items()
         }

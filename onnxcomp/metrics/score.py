@@ -11,7 +11,7 @@ import numpy as np
 from onnxcomp.errors import MetricError
 from onnxcomp.usercode import Kind, load_function
 
-__all__ = ["BUILT_IN", "Metric", "evaluate", "load_metric", "top1", "top5"]
+__all__ = ["BUILT_IN", "Metric", "evaluate", "load_metric", "top1", "top5", "top_hits"]
 
 Metric = Callable[[list[dict[str, np.ndarray]], list[np.ndarray]], float]
 
@@ -123,19 +123,35 @@ def evaluate(metric: Metric, outputs: list[dict[str, np.ndarray]], labels: list[
     return score
 
 
-def _top(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray], k: int) -> float:
+def top_hits(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray], k: int) -> np.ndarray:
+    """Say of each sample whether its labelled class is among the `k` with the highest scores.
+
+    Args:
+        outputs: Outputs of each run; the first one counts, [batch, classes].
+        labels: Class numbers of each run, from 0, [batch].
+        k: How many classes count.
+
+    Returns:
+        Booleans, [samples].
+
+    Raises:
+        MetricError: Outputs or labels aren't of that form.
+    """
     if len(outputs) != len(labels):
         raise MetricError(f"top{k}: {len(outputs)} runs, but labels for {len(labels)}")
-    right = total = 0
+    hits = [np.zeros(0, bool)]
     for run, (output, label) in enumerate(zip(outputs, labels, strict=True)):
         scores, wanted = _scores_and_classes(output, label, k, f"top{k}, run {run}")
         best = np.argsort(-scores, axis=-1, kind="stable")[:, :k]  # [batch, k]
-        hit = (best == wanted[:, None]).any(axis=-1) & ~np.isnan(scores).any(axis=-1)
-        right += int(np.count_nonzero(hit))
-        total += len(wanted)
-    if not total:
+        hits.append((best == wanted[:, None]).any(axis=-1) & ~np.isnan(scores).any(axis=-1))
+    return np.concatenate(hits)
+
+
+def _top(outputs: list[dict[str, np.ndarray]], labels: list[np.ndarray], k: int) -> float:
+    hits = top_hits(outputs, labels, k)
+    if not hits.size:
         raise MetricError(f"top{k}: there are no samples to score")
-    return right / total
+    return int(np.count_nonzero(hits)) / hits.size
 
 
 def _scores_and_classes(

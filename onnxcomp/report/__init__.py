@@ -1,6 +1,7 @@
 """What commands return: values with everything that was measured, and their renderings."""
 
-from onnxcomp.report.benchmark import Benchmark, BenchSettings, ModelBenchmark
+from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
+from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, machine, now, versions
 from onnxcomp.report.quantization import QuantizeReport
@@ -8,12 +9,15 @@ from onnxcomp.report.value import Report, make_report
 
 __all__ = [
     "SCHEMA_VERSION",
+    "BenchReport",
     "BenchSettings",
-    "Benchmark",
+    "CompareReport",
     "Document",
     "ModelBenchmark",
     "QuantizeReport",
     "Report",
+    "Robustness",
+    "ScoreChange",
     "Settings",
     "machine",
     "make_report",

@@ -9,7 +9,7 @@ from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, seconds_text, table
 from onnxcomp.runtime import OperatorTime, Provider
 
-__all__ = ["BenchSettings", "Benchmark", "ModelBenchmark"]
+__all__ = ["BenchReport", "BenchSettings", "ModelBenchmark"]
 
 _TOP = 10  # types of operators that the text shows
 _COPIES = ", copies of inputs and outputs from and to the host included"
@@ -65,7 +65,7 @@ class ModelBenchmark:
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark(Document):
+class BenchReport(Document):
     """Everything that one `bench` measured.
 
     Attributes:

@@ -161,8 +161,8 @@ def test_the_command(
 
 
 ERRORS = {
-    "no model": ("", 2, "Missing argument"),
-    "missing model": ("nowhere.onnx", 3, "nowhere.onnx"),
+    "no model": ("", 2, "MODEL"),
+    "missing model": ("nowhere.onnx", 2, "nowhere.onnx"),
     "threads": ("{0} --threads 100000", 2, "threads"),
     "batch": ("{0} --batch 0", 2, "batch"),
     "seconds": ("{0} --seconds 0", 2, "seconds"),

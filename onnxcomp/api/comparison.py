@@ -1,0 +1,291 @@
+"""``compare``: what one model's answers are worth beside another's."""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxcomp.api.common import Data, check_batch, check_metric, choose_metric, make_up, open_data, size_on_disk
+from onnxcomp.api.pairs import Outputs, Pair, pair_by_name, pair_by_position
+from onnxcomp.data import PERTURBATIONS, Feed, Samples, can_perturb, perturbed
+from onnxcomp.errors import GateFailed, MetricError, UsageError
+from onnxcomp.facts import feature_outputs
+from onnxcomp.metrics import (
+    Fidelity,
+    Interval,
+    Metric,
+    bootstrap_difference,
+    evaluate,
+    hit_difference,
+    top_hits,
+)
+from onnxcomp.model import load, open_session
+from onnxcomp.report import CompareReport, Robustness, ScoreChange, machine, now, versions
+from onnxcomp.search import Progress
+from onnxcomp.search.spool import Spool
+from onnxcomp.target import Gates
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["compare"]
+
+_TOP = {"top1": 1, "top5": 5}  # metrics that are shares of right answers
+_RESAMPLES = 1000
+_FEWEST_RESAMPLES = 100
+_BOOTSTRAP_SECONDS = 30.0
+_FEWEST_RUNS = 20
+
+
+@dataclass(slots=True)
+class _Disturbance:
+    """One kind and strength of disturbance, and what it did so far."""
+
+    kind: str
+    strength: float
+    rng: np.random.Generator
+    between: Fidelity
+    reference: Fidelity
+    candidate: Fidelity
+    hits: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def result(self) -> Robustness:
+        kept = self.reference.agreement, self.candidate.agreement
+        scores = tuple(float(np.concatenate(side).mean()) for side in zip(*self.hits, strict=True))
+        first, second = scores or (None, None)
+        return Robustness(self.kind, self.strength, self.between.agreement, *kept, first, second)
+
+
+def compare(
+    reference: "str | os.PathLike[str] | bytes | ir.Model",
+    candidate: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    gates: Gates | None = None,
+    perturb: Sequence[str] = (),
+    by_position: bool = False,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompareReport:
+    """Run two models on the same inputs, and compare their answers with each other and with labels.
+
+    The difference of top1 and top5 comes with Newcombe's interval for paired shares, that of other metrics with a
+    paired bootstrap (`onnxcomp.metrics.paired` names the sources).
+
+    Args:
+        reference: A path, a serialized model, or a model in memory. It is not changed.
+        candidate: The model that is held against it, in the same forms.
+        eval: Labelled samples for the metric, or unlabelled ones for fidelity alone; None: made-up inputs.
+        metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        gates: Bounds that the candidate must keep.
+        perturb: Disturbances to compare both under, as in ``noise=0.05``: ``noise``, ``brightness`` or ``contrast``,
+            and a strength as a share of each input's standard deviation.
+        by_position: Pair inputs and outputs by their order, where names differ.
+        batch: Rows per run of an ``.npz`` of rows.
+        seed: For made-up inputs, disturbances and the bootstrap.
+        progress: Called with the stage and the share done.
+
+    Returns:
+        What was found.
+
+    Raises:
+        GateFailed: A gate is missed; it carries the report.
+        UsageError: A setting makes no sense, or the models' inputs or outputs differ.
+        DataError: The samples do not fit the models.
+        MetricError: The metric can't be loaded, has no labels, or fails.
+        ModelError: A model is invalid, or fails while it runs.
+    """
+    gates = gates or Gates()
+    disturbances = [_parse(text) for text in perturb]
+    check_metric(metric)
+    check_batch(batch)
+    tell = progress or (lambda _stage, _share: None)
+    tell("load", None)
+    first, second = load(reference), load(candidate)
+    names = _name(reference, "the reference"), _name(candidate, "the candidate")
+    inputs, outputs = pair_by_position(first, second) if by_position else pair_by_name(first, second, names)
+    pair = Pair(open_session(first, threads=0), open_session(second, threads=0), inputs, outputs)
+    samples = open_data(first, eval, batch=batch) or make_up(first, seed=seed, batch=batch)
+    notes = [] if eval is not None else ["made-up inputs: real data may tell otherwise"]
+    labels = samples.labels()
+    if labels is None and (metric is not None or gates.max_drop is not None):
+        what = "a metric" if metric is not None else "the gate max-drop"
+        raise MetricError(f"{what} needs labels, and {samples.description} has none", hint="--eval DATA")
+    chosen = None if labels is None else choose_metric(metric, labels)
+    work = _Work(pair, samples, labels, chosen, feature_outputs(first))
+    work.disturb(disturbances, seed)
+    work.run(tell)
+    score = work.score(np.random.default_rng(seed), notes)
+    found = work.fidelity
+    size = size_on_disk(candidate, second)
+    drop = None if score is None else score.reference - score.candidate
+    missed = gates.missed(drop=drop, agreement=found.agreement, sqnr=found.sqnr, size=size)
+    if gates.max_drop is not None and score is not None and score.low is not None and -score.low > gates.max_drop:
+        notes.append(f"the interval of the difference reaches beyond the allowed drop of {gates.max_drop:g}")
+    report = CompareReport(
+        reference=names[0],
+        candidate=names[1],
+        reference_size=size_on_disk(reference, first),
+        candidate_size=size,
+        evaluation=samples.description,
+        runs=work.runs,
+        seed=seed,
+        by_position=by_position,
+        gates=gates,
+        missed=tuple(missed),
+        agreement=found.agreement,
+        sqnr=found.sqnr,
+        outputs=found.outputs,
+        score=score,
+        robustness=tuple(disturbance.result() for disturbance in work.disturbances),
+        notes=tuple(notes),
+        versions=versions(),
+        machine=machine(),
+        created=now(),
+    )
+    if missed:
+        raise GateFailed("; ".join(missed), report=report)
+    return report
+
+
+class _Work:
+    """Runs both models over the samples once, and keeps what the report needs."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        samples: Samples,
+        labels: list[np.ndarray] | None,
+        metric: tuple[str, Metric] | None,
+        features: frozenset[str],
+    ) -> None:
+        self._pair = pair
+        self._samples = samples
+        self._labels = labels
+        self._metric = metric
+        self._top = _TOP.get(metric[0]) if metric else None
+        self._new_fidelity = partial(Fidelity, features=features)
+        self._hits: list[tuple[np.ndarray, np.ndarray]] = []
+        self._answers = (Spool(), Spool())
+        self.fidelity = self._new_fidelity()
+        self.disturbances: list[_Disturbance] = []
+        self.runs = 0
+
+    def disturb(self, wanted: Sequence[tuple[str, float]], seed: int) -> None:
+        """Also compare under these disturbances."""
+        for number, (kind, strength) in enumerate(wanted):
+            between, reference, candidate = (self._new_fidelity() for _ in range(3))
+            rng = np.random.default_rng([seed, number])
+            self.disturbances.append(_Disturbance(kind, strength, rng, between, reference, candidate))
+
+    def run(self, progress: Progress) -> None:
+        """Run both models on everything."""
+        total = self._samples.length
+        for feed in self._samples:
+            clean = self._pair.run(feed)
+            self.fidelity.add(*clean)
+            self._keep(clean)
+            for disturbance in self.disturbances:
+                self._run_disturbed(feed, clean, disturbance)
+            self.runs += 1
+            progress("compare", self.runs / total if total else None)
+
+    def _keep(self, answers: tuple[Outputs, Outputs]) -> None:
+        """Keep what the score needs: right or wrong where that is enough, else the outputs, on disk."""
+        if self._top is not None:
+            self._hits.append(self._right(answers))
+        elif self._metric is not None:
+            for spool, outputs in zip(self._answers, answers, strict=True):
+                spool.append(outputs)
+
+    def _run_disturbed(self, feed: Feed, clean: tuple[Outputs, Outputs], disturbance: _Disturbance) -> None:
+        if not any(can_perturb(value) for value in feed.values()):
+            raise UsageError("no input can be disturbed: none is of floats or uint8", hint="leave out --perturb")
+        answers = self._pair.run(perturbed(feed, disturbance.kind, disturbance.strength, disturbance.rng))
+        disturbance.between.add(*answers)
+        disturbance.reference.add(clean[0], answers[0])
+        disturbance.candidate.add(clean[1], answers[1])
+        if self._top is not None:
+            disturbance.hits.append(self._right(answers))
+
+    def _right(self, answers: tuple[Outputs, Outputs]) -> tuple[np.ndarray, np.ndarray]:
+        assert self._labels is not None
+        assert self._top is not None
+        labels = [self._labels[self.runs]]
+        reference, candidate = (top_hits([outputs], labels, self._top) for outputs in answers)
+        return reference, candidate
+
+    def score(self, rng: np.random.Generator, notes: list[str]) -> ScoreChange | None:
+        """Return the score of both, and how far apart they are; None without labels."""
+        if self._metric is None:
+            return None
+        name, metric = self._metric
+        if self._top is not None:
+            reference, candidate = (np.concatenate(side) for side in zip(*self._hits, strict=True))
+            scores = float(reference.mean()), float(candidate.mean())
+            method = "Newcombe's interval for paired shares"
+            return ScoreChange(name, *scores, *hit_difference(reference, candidate), method, reference.size)
+        assert self._labels is not None
+        return _bootstrapped(name, metric, self._answers, self._labels, rng=rng, notes=notes)
+
+
+def _bootstrapped(
+    name: str,
+    metric: Metric,
+    answers: tuple[Spool, Spool],
+    labels: list[np.ndarray],
+    *,
+    rng: np.random.Generator,
+    notes: list[str],
+) -> ScoreChange:
+    """Score both models by any metric, with a bootstrap interval where that can be had."""
+    outputs = [list(spool) for spool in answers]
+    begin = time.perf_counter()
+    reference, candidate = (evaluate(metric, side, labels) for side in outputs)
+    seconds = time.perf_counter() - begin
+
+    def difference(runs: np.ndarray) -> float:
+        drawn = [labels[i] for i in runs]
+        scores = [evaluate(metric, [side[i] for i in runs], drawn) for side in outputs]
+        return scores[1] - scores[0]
+
+    resamples = min(_RESAMPLES, int(_BOOTSTRAP_SECONDS / max(seconds, 1e-9)))
+    found: Interval | None = None
+    if len(labels) < _FEWEST_RUNS:
+        notes.append(f"no interval of the difference: {len(labels)} runs are too few, {_FEWEST_RUNS} would do")
+    elif resamples < _FEWEST_RESAMPLES:
+        notes.append("no interval of the difference: the metric is too slow to be computed a hundred times")
+    else:
+        with suppress(MetricError):  # it may need what a draw lacks, such as both classes
+            found = bootstrap_difference(difference, len(labels), resamples=resamples, rng=rng)
+        if found is None:
+            notes.append("no interval of the difference: the metric fails on samples drawn with replacement")
+    low, high = (found.low, found.high) if found else (None, None)
+    method = f"paired bootstrap of runs, {resamples} draws" if found else "no interval"
+    return ScoreChange(name, reference, candidate, candidate - reference, low, high, method, len(labels))
+
+
+def _parse(text: str) -> tuple[str, float]:
+    """Read ``noise=0.05``."""
+    kind, _, strength = text.partition("=")
+    try:
+        value = float(strength)
+    except ValueError:
+        value = float("nan")
+    if kind not in PERTURBATIONS or not 0 < value < float("inf"):
+        raise UsageError(
+            f"not a disturbance: {text!r}", hint=f"write KIND=STRENGTH, as in noise=0.05; {', '.join(PERTURBATIONS)}"
+        )
+    return kind, value
+
+
+def _name(model: object, otherwise: str) -> str:
+    return str(Path(model)) if isinstance(model, str | os.PathLike) else otherwise
