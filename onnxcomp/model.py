@@ -1,8 +1,10 @@
 """ONNX files and ``ir.Model`` values: load, validate, upgrade, describe, save. The input file is only ever read."""
 
 import contextlib
+import itertools
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +39,7 @@ __all__ = [
 
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
 _EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: bytes of each other file that tensors came from
+_SOURCES = "onnxcomp.sources"  # of a loaded graph's meta: where those files are
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _PATH_HINT = "name an .onnx file that is there and may be read"
 _FILE_HINT = "export the model again, or copy the file again"
@@ -87,23 +90,20 @@ def read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
 
 
 def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
-    """Write a model so that ``path`` holds either the whole new file or what was there before.
+    """Write a model so that ``path`` holds either the whole new model or what was there before.
 
-    A model too large for one protobuf message gets its tensors in ``NAME.data`` beside it.
+    A model too large for one protobuf message gets its tensors in ``NAME.1.data`` beside it: a file of a new number
+    each time, so that the old model has its own tensors until the new one takes its place.
 
     Raises:
         OutputError: The folder can't be written, or the path is that of a folder, a device or a pipe.
     """
     path = Path(path)
+    if not _fits_protobuf(model):
+        _save_with_data(model, path)
+        return
     with replacing(path) as temporary:
-        if _fits_protobuf(model):
-            temporary.write_bytes(serialized(model))
-            return
-        import onnx_ir as ir
-
-        data = f"{path.name}.data"
-        ir.save(model, temporary, external_data=data, size_threshold_bytes=_EXTERNAL_THRESHOLD)
-        temporary.with_name(data).replace(path.with_name(data))
+        temporary.write_bytes(serialized(model))
 
 
 def serialized(model: "ir.Model") -> bytes:
@@ -188,6 +188,7 @@ def upgrade_opset(model: "ir.Model", minimum: int) -> bool:
         converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), minimum))
     except Exception as err:  # the converter is C++ code that raises many kinds
         raise ModelError(f"cannot convert opset {opset(model)} to {minimum}: {str(err).strip()[:300]}") from err
+    converted.graph.meta.update(model.graph.meta)
     model.graph = converted.graph
     model.ir_version = max(model.ir_version, converted.ir_version)
     return True
@@ -223,6 +224,32 @@ def size(model: "ir.Model") -> int:
         return len(serialized(model))
     graph: int = ir.to_proto(model).ByteSize()
     return graph + sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None)
+
+
+def _save_with_data(model: "ir.Model", path: Path) -> None:
+    """Write the tensors beside the model; earlier ones are removed when nothing points to them any more."""
+    import onnx_ir as ir
+
+    numbers = itertools.count(1)
+    data = next(file for n in numbers if not os.path.lexists(file := path.with_name(f"{path.name}.{n}.data")))
+    try:
+        with replacing(path) as temporary:
+            ir.save(model, temporary, external_data=data.name, size_threshold_bytes=_EXTERNAL_THRESHOLD)
+            temporary.with_name(data.name).replace(data)
+    except BaseException:
+        if not _points_to(path, data):
+            data.unlink(missing_ok=True)
+        raise
+    ours = re.compile(rf"{re.escape(path.name)}\.\d+\.data")
+    kept = {data.resolve(), *model.graph.meta.get(_SOURCES, ())}  # it may have been made from its own predecessor
+    for file in path.parent.iterdir():
+        if ours.fullmatch(file.name) and file.resolve() not in kept:
+            file.unlink()
+
+
+def _points_to(path: Path, data: Path) -> bool:
+    """Say whether the model at a path names a file as its external data."""
+    return path.is_file() and data.name.encode() in path.read_bytes()
 
 
 def is_one_file(model: "ir.Model") -> bool:
@@ -270,6 +297,7 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
     except Exception as err:  # onnx-ir raises many kinds on malformed graphs
         raise ModelError(f"{name} is malformed: {_root(err)}", hint=_GRAPH_HINT) from err
     model.graph.meta[_EXTERNAL] = external
+    model.graph.meta[_SOURCES] = frozenset((folder / file).resolve() for file in external) if folder else frozenset()
     return model
 
 

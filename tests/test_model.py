@@ -233,9 +233,9 @@ class TestTooLargeForProtobuf:
         model = ir.from_proto(proto)
         path = tmp_path / "m.onnx"
         save(model, path)
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.1.data"]
         assert path.stat().st_size < 1000
-        assert (tmp_path / "m.onnx.data").stat().st_size == WEIGHT.nbytes
+        assert (tmp_path / "m.onnx.1.data").stat().st_size == WEIGHT.nbytes
         np.testing.assert_allclose(Session(path).run(FEED)["y"], FEED["x"] @ WEIGHT, rtol=1e-4, atol=1e-5)
 
     def test_loading_runs_it_from_disk(self, external: Path, tmp_path: Path) -> None:
@@ -251,6 +251,24 @@ class TestTooLargeForProtobuf:
         save(model, external)
         save(load(external), external)
         np.testing.assert_array_equal(output(load(external)), expected)
+
+    def test_the_tensors_that_it_was_loaded_from_stay(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        path = tmp_path / "m.onnx"
+        save(ir.from_proto(proto), path)
+        copy = path.rename(tmp_path / "copy.onnx")  # it still points to m.onnx.1.data
+        model = load(copy)
+        save(model.clone(), path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.onnx", "m.onnx", "m.onnx.1.data", "m.onnx.2.data"]
+        np.testing.assert_array_equal(output(load(copy)), output(load(path)))
+
+    def test_data_of_others_stays(self, proto: onnx.ModelProto, tmp_path: Path) -> None:
+        others = ["m.onnx.data", "m.onnx.x.data", "mm.onnx.1.data", "m.onnx.1.data.old"]
+        for name in others:
+            (tmp_path / name).write_bytes(b"precious")
+        save(ir.from_proto(proto), tmp_path / "m.onnx")
+        save(ir.from_proto(proto), tmp_path / "m.onnx")
+        assert all((tmp_path / name).read_bytes() == b"precious" for name in others)
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "m.onnx", "m.onnx.2.data"])
 
     def test_cannot_be_one_message(self, proto: onnx.ModelProto) -> None:
         with pytest.raises(ModelError, match="too large"):

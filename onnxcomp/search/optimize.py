@@ -220,7 +220,10 @@ class _Optimizer:
             comparison = self._race.exact(result.name, session, result.latency.ratio)
             result.latency = comparison.ratios[result.name]
             result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
-            return None if result.rejected else _Proof(candidate, loaded, comparison)
+            if result.rejected:
+                return None
+            # The tensors of a very large model stay on disk, where they are about to be removed
+            return _Proof(candidate, loaded if is_one_file(loaded) else candidate.model, comparison)
 
     def _rescue(self, candidate: Built, judge: Judge, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""

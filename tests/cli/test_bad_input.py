@@ -274,6 +274,25 @@ def test_bad_input_in_a_process_of_its_own(name: str, folder: Path) -> None:
     assert list((folder.parent / "temporary").iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+def test_a_full_disk(folder: Path) -> None:
+    """The stand-in: no file may grow beyond 300 bytes, and the model has more."""
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))"
+    arguments = prepare("optimize m.onnx -o out/o.onnx --report out/r.json", folder)
+    before = snapshot(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nfrom onnxcomp.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(folder.parent / "temporary"), "CI": "1"},
+    )
+    check(Bad("", 2, "o.onnx: File too large"), done.returncode, done.stdout, done.stderr)
+    after = snapshot(folder)
+    assert after.keys() == before.keys()
+    assert {n: v for n, v in after.items() if n != "out"} == {n: v for n, v in before.items() if n != "out"}
+
+
 WORKS: dict[str, tuple[str, str]] = {
     # odd, but not for us to refuse: what the report says of it
     "NaN in a weight": ("optimize nan-weight.onnx -v", "weights hold NaN or infinity, and stay as they are: w"),
