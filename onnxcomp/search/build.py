@@ -3,15 +3,15 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from onnxcomp.model import materialized, node_times, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import METADATA_KEY, Recipe
-from onnxcomp.search.candidates import Candidate
-from onnxcomp.search.polish import polish
+from onnxcomp.search.candidates import ATTENTION, Candidate, attended
+from onnxcomp.search.polish import PAYS, polish
 from onnxcomp.search.race import Race
 from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
@@ -114,6 +114,24 @@ class Builder:
             race=lambda models: race.among(models, f"polish {candidate.result.name}"),
         )
         return None if found is None else self._variant(candidate, found[0], rescued=candidate.rescued)
+
+    def attend(self, candidate: Built, race: Race) -> Built | None:
+        """Return a variant of a candidate that is faster because attention was fused first, or None."""
+        steps = candidate.recipe.steps
+        if not steps or ATTENTION.recipe.steps[0] in steps or not self._has_attention:
+            return None
+        (found,) = self.build([attended(candidate.result.name, candidate.recipe)]) or (None,)
+        if found is None or found.result.rejected is not None or not found.result.passes[0].modified:
+            return None
+        stage = f"fuse attention in {candidate.result.name}"
+        ratio = race.among({"plain": candidate.model, "fused": found.model}, stage).ratios["fused"]
+        found.family, found.rescued = f"{candidate.family}, {ATTENTION.name}", candidate.rescued
+        return found if ratio.high < PAYS else None
+
+    @cached_property
+    def _has_attention(self) -> bool:
+        _, reports = run_recipe(self._cleaned, ATTENTION.recipe, self._ctx, self._verifier)
+        return reports[0].modified
 
     def _variant(self, origin: Built, variant: Variant, *, rescued: bool) -> Built:
         name = f"{origin.family}, {_float_nodes(variant.recipe)} kept float"

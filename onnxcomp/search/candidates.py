@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
 
-__all__ = ["Candidate", "cleanup", "quantized"]
+__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "quantized"]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -29,6 +29,8 @@ class Candidate:
     name: str
     recipe: Recipe
 
+
+ATTENTION = Candidate("attention", Recipe((Step("fuse-attention"),)))
 
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
@@ -58,3 +60,8 @@ def quantized(*, calibrated: bool) -> list[Candidate]:
             Candidate("static, expanded", Recipe((_UPGRADE, _EXPAND, _STATIC, _FUSE))),
         ]
     return found
+
+
+def attended(name: str, recipe: Recipe) -> Candidate:
+    """Return a candidate that fuses attention before it follows a recipe: its two products stay float then."""
+    return Candidate(f"{name}, {ATTENTION.name}", Recipe((*ATTENTION.recipe.steps, *recipe.steps)))

@@ -25,7 +25,7 @@ from onnxcomp.recipe import Recipe, Step
 from onnxcomp.runtime import Session
 from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built
-from onnxcomp.search.candidates import Candidate, cleanup, quantized
+from onnxcomp.search.candidates import ATTENTION, Candidate, cleanup, quantized
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Outcome
@@ -121,13 +121,15 @@ class _Optimizer:
         if work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
-        wanted = [Candidate("recipe", work.recipe)] if work.recipe else quantized(calibrated=ctx.ranges is not None)
+        tried = [ATTENTION, *quantized(calibrated=ctx.ranges is not None)]
+        wanted = [Candidate("recipe", work.recipe)] if work.recipe else tried
         built = [builder.cleanup(), *builder.build(wanted)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
         timing = self._measure(built)
-        if (polished := self._polish(built, builder)) is not None:
-            built.append(polished)
+        for improve in (builder.attend, builder.polish):
+            if (improved := self._improved(built, improve)) is not None:
+                built.append(improved)
         self._progress("judge the original", None)
         features = feature_outputs(self._model)
         judge = Judge(open_session(self._model, threads=0), work.task, work.budget, features=features)
@@ -154,16 +156,17 @@ class _Optimizer:
             )
         return comparison
 
-    def _polish(self, built: list[Built], builder: Builder) -> Built | None:
+    def _improved(self, built: list[Built], improve: Callable[[Built, Race], Built | None]) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
         ranked = self._ranked(built)
         if self._work.recipe is not None or self._work.goal == "size" or not ranked:
             return None
-        polished = builder.polish(ranked[0], self._race)
-        if polished is not None:
-            self._measure([polished])
-            ranked[0].result.rejected = f"slower than {polished.result.name}"
-        return polished
+        improved = improve(ranked[0], self._race)
+        if improved is not None:
+            self._measure([improved])
+            if improved.result.rejected is None:
+                ranked[0].result.rejected = f"slower than {improved.result.name}"
+        return improved
 
     def _prove(self, built: list[Built], judge: Judge, builder: Builder) -> _Proof | None:
         """Judge candidates from the best down to the first that keeps the budget; rescue the better ones that did not.
@@ -241,9 +244,10 @@ class _Optimizer:
         rescued = builder.rescue(candidate, acceptable, noise, self._late)
         if rescued is None:
             return None
-        polished = builder.polish(rescued, self._race) if self._work.goal != "size" else None
-        if polished is not None and acceptable(polished.model):
-            rescued = polished
+        for improve in (builder.attend, builder.polish) if self._work.goal != "size" else ():
+            improved = improve(rescued, self._race)
+            if improved is not None and acceptable(improved.model):
+                rescued = improved
         self._measure([rescued])
         return rescued
 

@@ -27,13 +27,13 @@ STATIC = Recipe((Step("quantize-static"),))
 def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make up the time of every candidate, as a share of the original's; `other` for those not named."""
 
-    def pretend(*, other: float = 0.5, **ratios: float) -> None:
+    def pretend(*, other: float = 0.5, fused: float = 1.0, **ratios: float) -> None:
         def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
             for run in contenders.values():
                 run()  # everything that is timed must run
             # variants of one candidate, raced among themselves, are all alike
             found = {
-                name: ratios.get(name, other) if baseline == "original" else 1.0
+                name: ratios.get(name, other) if baseline == "original" else fused if name == "fused" else 1.0
                 for name in contenders
                 if name != baseline
             }
@@ -141,6 +141,49 @@ def test_what_is_not_faster_is_not_delivered(times: Any, data: Any, resnet: Path
     assert result.report.outcome.winner is None
     assert result.report.outcome.latency is None
     assert all("slower" in c["rejected"] for c in document["candidates"])
+
+
+@pytest.fixture
+def transformer(parse: Callable[..., Any], tmp_path: Path) -> Path:
+    """A layer of attention: projections, two heads of 16, and the output projection."""
+    project = "  ".join(f"{n}m = MatMul(x, w{n})  {n} = Add({n}m, b)  {n}r = Reshape({n}, apart)" for n in "qkv")
+    text = f"""g (float[B, S, 32] x, float[B, 1, 1, S] m) => (float[B, S, 32] y) {{ {project}
+        qt = Transpose <perm = [0, 2, 1, 3]> (qr)  kt = Transpose <perm = [0, 2, 3, 1]> (kr)
+        vt = Transpose <perm = [0, 2, 1, 3]> (vr)  s = MatMul(qt, kt)  d = Div(s, root)  a = Add(d, m)
+        p = Softmax <axis = -1> (a)  w = MatMul(p, vt)  wt = Transpose <perm = [0, 2, 1, 3]> (w)
+        r = Reshape(wt, merged)  y = MatMul(r, wo) }}"""
+    rng = np.random.default_rng(0)
+    weights = {f"w{n}": rng.normal(size=(32, 32)) / 6 for n in "qkvo"} | {"b": np.ones(32), "root": [4.0]}
+    weights["wk"] = weights["wq"]  # there is something to clean up
+    proto = parse(text, weights)
+    for name, shape in (("apart", [0, 0, 2, 16]), ("merged", [0, 0, 32])):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), name))
+    path = tmp_path / "transformer.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("fused", [0.9, 1.1])
+def test_attention_is_fused_where_that_is_faster(times: Any, transformer: Path, tmp_path: Path, fused: float) -> None:
+    times(fused=fused, attention=0.9, cleanup=1.0, other=0.5)
+    result = onnxcomp.optimize(transformer)
+    check(result, transformer, tmp_path)
+    ops = [node.op_type for node in result.model.graph]
+    assert ("Attention" in ops) == (fused < 1)
+    assert ops.count("MatMulInteger") == 4
+    assert result.report.outcome.winner == ("dynamic, attention" if fused < 1 else "dynamic")
+    assert "attention" in {candidate.name for candidate in result.report.outcome.candidates}
+    times(other=0.5)
+    again = onnxcomp.optimize(transformer, recipe=Recipe.from_toml(result.report.recipe))
+    assert [node.op_type for node in again.model.graph] == ops
+
+
+def test_attention_is_fused_in_float_where_nothing_else_is_left(times: Any, transformer: Path, tmp_path: Path) -> None:
+    times(attention=0.9, cleanup=1.0, other=1.5)
+    result = onnxcomp.optimize(transformer)
+    check(result, transformer, tmp_path)
+    assert result.report.outcome.winner == "attention"
+    assert recipe_of(result.model).steps[-1] == Step("fuse-attention")
 
 
 def test_goals(times: Any, data: Any, resnet: Path) -> None:
