@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxcomp.api import QuantizeResult, Result, bench, compare, doctor, inspect, optimize, quantize
+    from onnxcomp.data import ImageOptions
     from onnxcomp.errors import (
         DataError,
         EnvironmentUnavailable,
@@ -39,6 +40,7 @@ _PLACES = {
     "EnvironmentUnavailable": "onnxcomp.errors",
     "GateFailed": "onnxcomp.errors",
     "Gates": "onnxcomp.target",
+    "ImageOptions": "onnxcomp.data",
     "MetricError": "onnxcomp.errors",
     "ModelError": "onnxcomp.errors",
     "OnnxCompError": "onnxcomp.errors",
@@ -67,6 +69,7 @@ __all__ = [
     "EnvironmentUnavailable",
     "GateFailed",
     "Gates",
+    "ImageOptions",
     "MetricError",
     "ModelError",
     "OnnxCompError",

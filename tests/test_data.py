@@ -435,7 +435,7 @@ def test_paths_that_hold_no_samples(tmp_path):
         "mymodule:load": "no such file or folder",
         "a\0b": "no such file or folder|can't be read",
         "empty": "an empty folder",
-        "images": "no .npz file in the folder",
+        "images": "neither .npz files nor images",
         "x.npy": "not a form of samples",
     }.items():
         with pytest.raises(DataError, match=message) as caught:

@@ -41,7 +41,7 @@ THIRD_PARTY = {
     8: {"typer", "rich"},
 }
 # Packages that one module alone may import
-DOORS = {"onnxruntime": "onnxcomp.runtime"}
+DOORS = {"onnxruntime": "onnxcomp.runtime", "PIL": "onnxcomp.data.images"}
 LONGEST_FILE = 400
 # Slow to import: a command that does not run a model must not wait for them
 HEAVY = ("onnxruntime", "onnx_ir", "onnx", "onnxscript", "sympy", "scipy", "sklearn", "numba", "torch")

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from onnxcomp.api.common import Data, check_batch, check_threads, make_up, open_data, size_on_disk
+from onnxcomp.api.common import (
+    Data,
+    check_batch,
+    check_images_used,
+    check_threads,
+    make_up,
+    open_data,
+    size_on_disk,
+)
 from onnxcomp.api.pairs import check_same_inputs
-from onnxcomp.data import Feed
+from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import EnvironmentUnavailable, UsageError
 from onnxcomp.facts import input_specs
 from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
@@ -45,6 +53,7 @@ def bench(
     data: Data | None = None,
     threads: int = 1,
     batch: int = 1,
+    images: ImageOptions | None = None,
     provider: Provider = "cpu",
     seconds: float = 30.0,
     half_width: float = 0.02,
@@ -61,7 +70,8 @@ def bench(
         models: Paths, serialized models, or models in memory. They are not changed.
         data: Samples, the first run of which is timed; None: made-up inputs.
         threads: Intra-op threads; 0 is all cores.
-        batch: Rows per run, where the models take any number.
+        batch: Rows, or images, per run, where the models take any number.
+        images: How the images of a folder become values of the models' input.
         provider: What runs the models: ``cpu``, ``cuda`` or ``tensorrt``.
         seconds: For the timing; it ends earlier when all intervals are narrow enough.
         half_width: How narrow the 95 % intervals of the ratios are to be, as a share of the ratio.
@@ -92,7 +102,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
         tell("load", None)
         entries = [_enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
-        feed, description = _feed(entries, data, batch=batch, seed=seed)
+        feed, description = _feed(entries, data, batch=batch, images=images, seed=seed)
         loads = load_times([entry.path for entry in entries], threads=threads, provider=provider)
         memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
         timing = _time(
@@ -156,14 +166,17 @@ def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, fold
     return _Entry(str(own) if own else f"model {number}", loaded, path, size_on_disk(model, loaded))
 
 
-def _feed(entries: Sequence[_Entry], data: Data | None, *, batch: int, seed: int) -> tuple[Feed, str]:
+def _feed(
+    entries: Sequence[_Entry], data: Data | None, *, batch: int, images: ImageOptions | None, seed: int
+) -> tuple[Feed, str]:
     """Return the inputs that all models are timed on, and what they are."""
     first, *others = entries
     for other in others:
         check_same_inputs(first.model, other.model, names=(first.name, other.name))
     # The one that leaves least open: inputs that fit it fit the others
     strictest = min(entries, key=lambda entry: _open_dimensions(entry.model)).model
-    samples = open_data(strictest, data, batch=batch) or make_up(strictest, seed=seed, batch=batch)
+    samples = open_data(strictest, data, batch=batch, images=images) or make_up(strictest, seed=seed, batch=batch)
+    check_images_used(images, samples)
     feed = next(iter(samples.take(1)))
     return feed, samples.description
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Samples, Source, open_samples, synthetic
+from onnxcomp.data import ImageFolder, ImageOptions, Samples, Source, open_samples, synthetic
 from onnxcomp.errors import MetricError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Data",
     "check_batch",
+    "check_images_used",
     "check_metric",
     "check_threads",
     "choose_metric",
@@ -35,7 +36,9 @@ _SYNTHETIC_RUNS = 16
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
-def open_data(model: "ir.Model", data: Data | None, *, batch: int = 1) -> Samples | None:
+def open_data(
+    model: "ir.Model", data: Data | None, *, batch: int = 1, images: ImageOptions | None = None
+) -> Samples | None:
     """Open samples for a model; None stays None.
 
     Raises:
@@ -43,7 +46,17 @@ def open_data(model: "ir.Model", data: Data | None, *, batch: int = 1) -> Sample
     """
     if data is None or isinstance(data, Samples):
         return data
-    return open_samples(data, input_specs(model), batch=batch)
+    return open_samples(data, input_specs(model), batch=batch, images=images)
+
+
+def check_images_used(images: ImageOptions | None, *samples: Samples | None) -> None:
+    """Refuse options for images where no samples are images.
+
+    Raises:
+        UsageError: There are options and no images.
+    """
+    if images is not None and not any(isinstance(some, ImageFolder) for some in samples):
+        raise UsageError("options for images are given, but no folder of images", hint="leave them out")
 
 
 def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from onnxcomp.api.common import Data, check_metric, check_threads, choose_task, make_up, measurable_target, open_data
+from onnxcomp.api.common import (
+    Data,
+    check_images_used,
+    check_metric,
+    check_threads,
+    choose_task,
+    make_up,
+    measurable_target,
+    open_data,
+)
+from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
 from onnxcomp.facts import is_quantized, unfinite_weights
 from onnxcomp.model import load
@@ -56,6 +66,7 @@ def optimize(
     synthetic_calibration: bool = False,
     threads: int = 1,
     batch: int = 1,
+    images: ImageOptions | None = None,
     seed: int = 0,
     time_budget: float = 300.0,
     progress: Progress | None = None,
@@ -73,7 +84,8 @@ def optimize(
         recipe: Passes to try instead of the built-in candidates.
         synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
         threads: Intra-op threads while timing; 0 is all cores.
-        batch: Rows per run of an ``.npz`` of rows.
+        batch: Rows per run of an ``.npz`` of rows; images per run.
+        images: How the images of a folder become values of the model's input.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the final proof is never cut short.
         progress: Called with the stage and the share done.
@@ -98,8 +110,9 @@ def optimize(
         notes.append("the model is quantized already: what it holds in integers is left as it is")
     if unfinite := unfinite_weights(loaded):
         notes.append(f"weights hold NaN or infinity, and stay as they are: {', '.join(unfinite[:3])}")
-    calibration_samples = open_data(loaded, calibration, batch=batch)
-    evaluation = open_data(loaded, eval, batch=batch)
+    calibration_samples = open_data(loaded, calibration, batch=batch, images=images)
+    evaluation = open_data(loaded, eval, batch=batch, images=images)
+    check_images_used(images, calibration_samples, evaluation)
     made_up = None
     if calibration_samples is None and (synthetic_calibration or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp.api.common import Data, check_metric, check_threads, choose_task, make_up, open_data
+from onnxcomp.api.common import Data, check_images_used, check_metric, check_threads, choose_task, make_up, open_data
 from onnxcomp.api.modes import Mode, get_mode
-from onnxcomp.data import Feed
+from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
 from onnxcomp.facts import feature_outputs, is_quantized, opset, parameter_count
 from onnxcomp.measure import Comparison
@@ -73,6 +73,7 @@ def quantize(
     bench: bool = True,
     threads: int = 1,
     batch: int = 1,
+    images: ImageOptions | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizeResult:
@@ -93,7 +94,8 @@ def quantize(
         gates: Bounds that the result must keep; None: it is returned as it is.
         bench: Whether the latency is measured, in turns with the original.
         threads: Intra-op threads while timing; 0 is all cores.
-        batch: Rows per run of an ``.npz`` of rows.
+        batch: Rows per run of an ``.npz`` of rows; images per run.
+        images: How the images of a folder become values of the model's input.
         seed: For every random choice.
         progress: Called with the stage and the share done.
 
@@ -121,7 +123,8 @@ def quantize(
     notes = [f"latency not measured: {unmeasured}"] if unmeasured else []
     if is_quantized(loaded):
         notes.append("the model is quantized already: what it holds in integers is left as it is")
-    samples, evaluation = open_data(loaded, calibration, batch=batch), open_data(loaded, eval, batch=batch)
+    samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
+    check_images_used(images, samples, evaluation)
     made_up = None
     if samples is None and (calibrated or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)

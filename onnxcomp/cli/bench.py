@@ -25,6 +25,11 @@ def command(
     ] = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
+    image_size: options.ImageSize = None,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
+    layout: options.ImageLayout = None,
+    resize: options.ImageResize = None,
     provider: options.ProviderName = options.Provider.CPU,
     seconds: Annotated[float, typer.Option(help="For the timing; less where that is enough.")] = 30.0,
     half_width: Annotated[
@@ -44,10 +49,12 @@ def command(
     a 95 % interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
     and runs it. With cuda and tensorrt, times include the copies of inputs and outputs between host and device.
     """
+    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.usercode import source_file
 
+    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     read = [source_file(str(name)) for name in (*models, data) if name]
     check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
@@ -59,6 +66,7 @@ def command(
             data=data,
             threads=threads,
             batch=batch,
+            images=images,
             provider=provider.value,
             seconds=seconds,
             half_width=half_width,

@@ -42,6 +42,11 @@ def command(
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
+    image_size: options.ImageSize = None,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
+    layout: options.ImageLayout = None,
+    resize: options.ImageResize = None,
     seed: options.Seed = 0,
     time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 300.0,
     overwrite: options.Overwrite = False,
@@ -54,6 +59,7 @@ def command(
     Without data only what needs none is tried: clean-up, and dynamic INT8 where it measures faster and stays close.
     When nothing is better, the result is the cleaned-up model, or a copy of the input.
     """
+    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
@@ -68,6 +74,7 @@ def command(
         max_size=None if max_size is None else parse_size(max_size),
         max_latency_ratio=max_latency_ratio,
     )
+    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.opt.onnx"
     read = [source_file(str(name)) for name in (model, calibration, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
@@ -88,6 +95,7 @@ def command(
             synthetic_calibration=synthetic,
             threads=threads,
             batch=batch,
+            images=images,
             seed=seed,
             time_budget=time_budget,
             progress=progress,

@@ -13,6 +13,12 @@ __all__ = [
     "Evaluation",
     "Format",
     "Goal",
+    "ImageLayout",
+    "ImageMean",
+    "ImageResize",
+    "ImageSize",
+    "ImageStd",
+    "Layout",
     "MaxDrop",
     "MaxDropGate",
     "MaxLatencyGate",
@@ -55,6 +61,13 @@ class Provider(enum.StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Layout(enum.StrEnum):
+    """Order of the axes of an image input."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
 class Format(enum.StrEnum):
     """What is printed."""
 
@@ -72,7 +85,8 @@ Output = Annotated[
 Calibration = Annotated[
     str | None,
     typer.Option(
-        help="Samples for activation ranges: an .npz of rows, a folder of .npz, one per run, or FILE.py:function."
+        help="Samples for activation ranges: an .npz of rows, a folder of .npz (one per run) or of images (a "
+        "sub-folder per class), or FILE.py:function."
     ),
 ]
 Evaluation = Annotated[
@@ -107,7 +121,28 @@ Reports = Annotated[
     list[Path] | None, typer.Option("--report", help="Also write the report: .json or .txt; may be repeated.")
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads while timing; 0 is all cores.")]
-Batch = Annotated[int, typer.Option(min=1, help="Rows of an .npz per run.")]
+Batch = Annotated[int, typer.Option(min=1, help="Rows of an .npz, or images, per run.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(help="Images: size in pixels, as in 224 or 224x192 (height first).  [default: what the model takes]"),
+]
+ImageMean = Annotated[
+    str | None,
+    typer.Option("--mean", help="Images: subtracted from pixels in 0 to 1, as in 0.485,0.456,0.406.  [default: 0]"),
+]
+ImageStd = Annotated[
+    str | None,
+    typer.Option("--std", help="Images: what is left is divided by it, as in 0.229,0.224,0.225.  [default: 1]"),
+]
+ImageLayout = Annotated[
+    Layout | None, typer.Option("--layout", help="Images: order of the axes.  [default: told from the model]")
+]
+ImageResize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize", help="Images: crop, stretch, or pixels of the smaller side before a crop.  [default: crop]"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="For every random choice.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What to print.")]

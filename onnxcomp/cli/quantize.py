@@ -54,6 +54,11 @@ def command(
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
+    image_size: options.ImageSize = None,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
+    layout: options.ImageLayout = None,
+    resize: options.ImageResize = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -67,6 +72,7 @@ def command(
     where one is missed, the exit code is 1, and no model is written, only the reports. Nothing is written either where
     nothing can be quantized: exit code 3.
     """
+    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
@@ -81,6 +87,7 @@ def command(
         max_size=None if max_size is None else parse_size(max_size),
         max_latency_ratio=max_latency_ratio,
     )
+    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.quantized.onnx"
     read = [source_file(str(name)) for name in (model, calibration, evaluation, metric) if name]
     reports = [] if dry_run else report or []
@@ -105,6 +112,7 @@ def command(
             bench=not no_bench,
             threads=threads,
             batch=batch,
+            images=images,
             seed=seed,
             progress=progress,
         )

@@ -4,6 +4,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from onnxcomp.data.image_input import ImageOptions, Resize
+from onnxcomp.data.image_list import list_images
+from onnxcomp.data.images import ImageFolder
 from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
 from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, perturbed
@@ -15,7 +18,10 @@ from onnxcomp.usercode import load_function, names_function
 __all__ = [
     "PERTURBATIONS",
     "Feed",
+    "ImageFolder",
+    "ImageOptions",
     "InputSpec",
+    "Resize",
     "Samples",
     "Source",
     "can_perturb",
@@ -28,26 +34,32 @@ Source = str | os.PathLike[str] | Callable[[], Iterable[object]] | Iterable[obje
 
 FORMS = (
     "samples are an .npz file (one array per model input, first axis = samples), a folder of .npz files (one run "
-    "each), or FILE.py:function, which returns an iterable of runs; all with optional 'labels'"
+    "each), FILE.py:function, which returns an iterable of runs (all with optional 'labels'), or a folder of images, "
+    "with one sub-folder per class or none"
 )
 
 
-def open_samples(data: Source, inputs: Sequence[InputSpec], *, batch: int = 1) -> Samples:
+def open_samples(
+    data: Source, inputs: Sequence[InputSpec], *, batch: int = 1, images: ImageOptions | None = None
+) -> Samples:
     """Open samples for a model; everything that headers tell is checked now, values as they are read.
 
     Args:
         data: An ``.npz`` file: rows, the first axis of each array counts samples. A folder of ``.npz`` files: each
             is one run, given to the model unchanged. Or ``FILE.py:function`` or ``module:function``, which returns an
             iterable of runs (dictionaries of one array per input), also the function itself or a list of runs. Labels
-            are the array ``labels``, unless that is a model input.
+            are the array ``labels``, unless that is a model input. Or a folder of images, with one sub-folder per class
+            or none (`onnxcomp.data.image_list` says which class has which number).
         inputs: Inputs of the model.
-        batch: Rows per run of an ``.npz`` file, where the model takes any number.
+        batch: Rows of an ``.npz`` file, or images, per run, where the model takes any number.
+        images: How images become values; needed where the model doesn't say enough.
 
     Returns:
         The samples, as a stream that can be read again and again.
 
     Raises:
         DataError: The data isn't there, can't be read, or doesn't fit the model. Also while reading.
+        EnvironmentUnavailable: Images are given, and Pillow is not installed.
     """
     if batch < 1:
         raise DataError(f"the batch must be 1 or more, got {batch}")
@@ -56,7 +68,7 @@ def open_samples(data: Source, inputs: Sequence[InputSpec], *, batch: int = 1) -
     path = Path(data)
     try:
         if path.is_dir():
-            return _open_folder(path, inputs)
+            return _open_folder(path, inputs, batch, images or ImageOptions())
         if path.is_file() and path.suffix.lower() == ".npz":
             return NpzRows(path, inputs, batch=batch)
         if path.exists():
@@ -89,11 +101,13 @@ def synthetic(
     return SyntheticSamples(inputs, count=count, seed=seed, batch=batch, bounds=bounds or {})
 
 
-def _open_folder(path: Path, inputs: Sequence[InputSpec]) -> Samples:
+def _open_folder(path: Path, inputs: Sequence[InputSpec], batch: int, images: ImageOptions) -> Samples:
     # a name that begins with a dot is a leftover of the system or of an archive program
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in entries if entry.suffix.lower() == ".npz"]
     if files:
         return NpzFolder(path, files, inputs)
-    what = "an empty folder" if not entries else "no .npz file in the folder"
+    if (listed := list_images(path)) is not None:
+        return ImageFolder(listed, inputs, batch=batch, options=images)
+    what = "an empty folder" if not entries else "neither .npz files nor images in the folder"
     raise DataError(f"{path}: {what}", hint=FORMS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxcomp.data.archive import Member, member_opened, opened, read_members, read_rows, read_whole
+from onnxcomp.data.batches import Batches
 from onnxcomp.data.checks import check_array, check_finite, check_names, fixed_batch
 from onnxcomp.data.samples import LABELS, Feed, InputSpec, Samples
 from onnxcomp.errors import DataError
@@ -38,15 +39,8 @@ class NpzRows(Samples):
         self._labels = _take_labels(members, inputs)
         self._members = _fitting(members, inputs, str(path), rows=True)
         self._inputs = {spec.name: spec for spec in inputs}
-        self._rows = self._count_rows()
         fixed = fixed_batch(self._inputs[member.name] for member in self._members)
-        if fixed is not None and not 1 <= fixed <= self._rows:
-            raise DataError(
-                f"{path}: {self._rows} rows, the model takes batches of {fixed}", hint="give at least one full batch"
-            )
-        self._batch = batch if fixed is None else fixed
-        # a smaller last batch is fine where the model takes any size
-        self._used = self._rows if fixed is None else self._rows // fixed * fixed
+        self._batches = Batches.of(self._count_rows(), batch=batch, fixed=fixed, where=str(path))
 
     def _count_rows(self) -> int:
         """Number of rows, the same for all arrays."""
@@ -82,7 +76,7 @@ class NpzRows(Samples):
             for run in runs:
                 if run >= self.length:
                     return
-                start, stop = run * self._batch, min((run + 1) * self._batch, self._used)
+                start, stop = self._batches.bounds(run)
                 feed = {}
                 for file, member in zip(files, self._members, strict=True):
                     array = read_rows(file, self._path, member, (start, stop))
@@ -94,22 +88,20 @@ class NpzRows(Samples):
     @property
     def length(self) -> int:
         """See `Samples.length`."""
-        return -(-self._used // self._batch)
+        return len(self._batches)
 
     @property
     def description(self) -> str:
         """See `Samples.description`."""
-        left = self._rows - self._used
-        note = f" (the last {left} left out: the model takes {self._batch} at a time)" if left else ""
-        rows = "row" if self._rows == 1 else "rows"
-        return f"{self._path.name}, {self._rows} {rows} in batches of {self._batch}{note}"
+        rows = "row" if self._batches.rows == 1 else "rows"
+        return f"{self._path.name}, {self._batches.text(f'{self._batches.rows} {rows}')}"
 
     def labels(self) -> list[np.ndarray] | None:
         """See `Samples.labels`."""
         if self._labels is None:
             return None
         array = read_whole(self._path, self._labels)
-        return [array[start : min(start + self._batch, self._used)] for start in range(0, self._used, self._batch)]
+        return [array[slice(*self._batches.bounds(run))] for run in range(self.length)]
 
 
 class NpzFolder(Samples):
