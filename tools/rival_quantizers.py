@@ -1,5 +1,6 @@
 """onnxruntime's own quantizers at their strongest, as rivals of `optimize`; onnxruntime is asked for nothing else."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,8 +42,10 @@ def static_expert(model: Path, output: Path, calibration: Path | None, samples: 
     """
     if calibration is None:
         raise UsageError("static quantization needs calibration samples")
-    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-        prepared = Path(folder, "prepared.onnx")
+    model, output, calibration = model.resolve(), output.resolve(), calibration.resolve()
+    # The preprocessing leaves files in the current folder
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder, contextlib.chdir(folder):
+        prepared = Path("prepared.onnx")
         try:
             quant_pre_process(str(model), str(prepared))
         except Exception:  # it raises bare Exception
