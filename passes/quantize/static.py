@@ -26,6 +26,7 @@ from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import Placement, activations, constant, plan
 from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
+from onnxcomp.passes.quantize.useful import useful_ranges
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role
@@ -120,6 +121,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
                 grid = Grid(symmetric=ctx.target.activations == "int8")
                 share = self.config.percentile / 100
                 ranges = ctx.ranges.clipped(tensors, self.config.method, model, grid=grid, share=share)
+                ranges = useful_ranges(work.graph, ranges)
                 QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
                 work.graph.sort()
                 new = _stayed_float(work, promised)
