@@ -2,23 +2,35 @@
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from onnxcomp import __version__
 from onnxcomp.cli import bench, compare, doctor, inspect, optimize, passes, quantize
+from onnxcomp.cli.configuration import read_configuration, used_file
+from onnxcomp.cli.signature import commands
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
-from onnxcomp.errors import OnnxCompError
+from onnxcomp.errors import OnnxCompError, UsageError
 
-__all__ = ["build_app", "run"]
+__all__ = ["EXIT_CODES", "build_app", "run"]
 
 _ParseError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]  # "UsageError", which typer does not export
 _INTERRUPTED = 130
 _BUG = 70
+EXIT_CODES = {
+    0: "done",
+    1: "a gate failed",
+    2: "usage, data or output path",
+    3: "model invalid or a pass failed",
+    4: "device or package not available",
+    70: "a bug of ours",
+    130: "interrupted",
+}
 _EPILOG = (
-    "Exit codes: 0 done, 1 a gate failed, 2 usage, data or output path, 3 model invalid or a pass failed, "
-    "4 device or package not available, 70 a bug of ours, 130 interrupted."
+    f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}. Options have the defaults "
+    "that onnxcomp.toml, or [tool.onnxcomp] of pyproject.toml, gives them in this folder or one above."
 )
 
 
@@ -51,6 +63,8 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     except OnnxCompError as err:
         _complain(str(err), err.hint)
         code = err.exit_code
+        if code == UsageError.exit_code and (file := used_file.get()) is not None and sys.stderr is not None:
+            print(f"note: options were also taken from {file}", file=sys.stderr)
     except KeyboardInterrupt:
         code = _interrupted()
     except BrokenPipeError:  # the reader has left, for example `| head`: no error
@@ -75,7 +89,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
 def _call(app: typer.Typer, arguments: list[str]) -> int:
     """Call typer; return the code."""
     try:
-        code = app(args=arguments, prog_name="onnxcomp", standalone_mode=False)
+        code = app(args=arguments, prog_name="onnxcomp", standalone_mode=False, obj=arguments)
     except _ParseError as err:
         if not arguments:
             err.show()  # the help
@@ -121,8 +135,18 @@ def _show_version(wanted: bool) -> None:
 
 
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
+    no_config: Annotated[
+        bool, typer.Option("--no-config", help="Read no configuration file.", envvar="ONNXCOMP_NO_CONFIG")
+    ] = False,
 ) -> None:
-    pass
+    used_file.set(None)
+    if no_config or ctx.resilient_parsing or {"-h", "--help"} & set(ctx.obj or ()):
+        return
+    found = read_configuration(Path.cwd(), commands(build_app()))
+    if found is not None and found.values.get(str(ctx.invoked_subcommand)):
+        ctx.default_map = {name: dict(values) for name, values in found.values.items()}
+        used_file.set(found.path)

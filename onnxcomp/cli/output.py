@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from onnxcomp.cli.configuration import used_file
 from onnxcomp.cli.options import Format
 from onnxcomp.cli.streams import show
 from onnxcomp.errors import GateFailed, OutputError
@@ -57,6 +58,8 @@ def deliver(
     if output_format is Format.JSON:
         show(document.to_json())
     elif not quiet:
+        if (file := used_file.get()) is not None:
+            show(f" config  {file}\n")
         show(document.render(verbose=verbose))
 
 

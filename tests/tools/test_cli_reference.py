@@ -1,0 +1,24 @@
+"""The committed reference is what the tool writes from the commands."""
+
+from pathlib import Path
+
+import cli_reference
+
+from onnxcomp.cli.app import build_app
+from onnxcomp.cli.signature import commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """If this fails: python tools/cli_reference.py."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == cli_reference.reference()
+
+
+def test_it_holds_every_command_and_option() -> None:
+    text = cli_reference.reference()
+    for command in commands(build_app()):
+        assert f"## onnxcomp {command.name}\n" in text
+        for parameter in command.parameters:
+            assert all(f"`{flag}`" in text for flag in parameter.flags)
+            assert parameter.help.partition("  [default")[0].replace("|", "\\|") in text
