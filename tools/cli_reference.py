@@ -1,17 +1,23 @@
-"""Write docs/cli.md, the reference of the command line, from the commands themselves.
+"""Write docs/cli.md, the reference of the command line, and the table of passes in docs/recipes.md, from the code.
 
 python tools/cli_reference.py
 """
 
+import dataclasses
 import enum
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from onnxcomp import registry
 from onnxcomp.cli.app import EXIT_CODES, build_app
 from onnxcomp.cli.signature import Command, Parameter, commands
 
-TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
+DOCS = Path(__file__).parent.parent / "docs"
+TARGET = DOCS / "cli.md"
+RECIPES = DOCS / "recipes.md"
+_PASSES = re.compile(r"(<!-- passes: [^>]*-->\n).*?(<!-- end of passes -->)", re.DOTALL)
 _KINDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
 _DEFAULT = re.compile(r"\s*\[default: (.*)\]$")  # what the help of an option says where its own default is None
 
@@ -38,6 +44,19 @@ def reference() -> str:
     for command in found:
         lines += ["", *_command(command)]
     return "\n".join(lines) + "\n"
+
+
+def with_passes(text: str) -> str:
+    """Return the page on recipes with the table of passes as it is now."""
+    rows = []
+    for name in registry.BUILT_IN:
+        found = registry.pass_class(name)
+        module = sys.modules[found.__module__]
+        summary = (module.__doc__ or "").partition("\n")[0].replace("|", "\\|").replace("``", "`")
+        settings = ", ".join(f"`{field.name}`" for field in dataclasses.fields(found.Config))
+        rows.append(f"| `{name}` | {'exact' if found.exact else 'lossy'} | {summary} | {settings} |")
+    table = "\n".join(["| pass | | what it does | settings |", "| --- | --- | --- | --- |", *rows])
+    return _PASSES.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)
 
 
 def _summary(command: Command) -> str:
@@ -100,4 +119,5 @@ def _default(parameter: Parameter) -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
-    print(f"wrote {TARGET}")
+    RECIPES.write_text(with_passes(RECIPES.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {TARGET} and {RECIPES}")

@@ -51,7 +51,7 @@ def build_app() -> typer.Typer:
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
     app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
-    app.command("passes")(passes.command)
+    app.command("passes", epilog=passes.EXAMPLES)(passes.command)
     app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
     return app
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cli_reference
 
+from onnxcomp import registry
 from onnxcomp.cli.app import build_app
 from onnxcomp.cli.signature import commands
 
@@ -13,6 +14,13 @@ ROOT = Path(__file__).parents[2]
 def test_the_reference_is_up_to_date() -> None:
     """If this fails: python tools/cli_reference.py."""
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == cli_reference.reference()
+
+
+def test_the_table_of_passes_is_up_to_date() -> None:
+    """If this fails: python tools/cli_reference.py."""
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert text == cli_reference.with_passes(text)
+    assert [name for name in registry.BUILT_IN if f"| `{name}` |" not in text] == []
 
 
 def test_it_holds_every_command_and_option() -> None:
