@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxcomp.api import QuantizeResult, Result, bench, compare, doctor, inspect, optimize, quantize
+    from onnxcomp.customops import custom_operators
     from onnxcomp.data import ImageOptions
     from onnxcomp.errors import (
         DataError,
@@ -55,6 +56,7 @@ _PLACES = {
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
     "compare": "onnxcomp.api",
+    "custom_operators": "onnxcomp.customops",
     "doctor": "onnxcomp.api",
     "inspect": "onnxcomp.api",
     "optimize": "onnxcomp.api",
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "bench",
     "compare",
+    "custom_operators",
     "doctor",
     "inspect",
     "optimize",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "all_nodes",
     "feature_outputs",
+    "foreign_domains",
     "initializers",
     "input_bounds",
     "input_specs",
@@ -25,6 +26,8 @@ __all__ = [
     "weights",
 ]
 
+_KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training",
+                  "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}  # fmt: skip
 _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
 _MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
@@ -65,6 +68,12 @@ def weights(model: "ir.Model") -> Iterator["ir.TensorProtocol"]:
             tensor = held.as_tensor()
             if tensor.size > 64:
                 yield tensor
+
+
+def foreign_domains(model: "ir.Model") -> list[str]:
+    """Name the domains of operators that neither ONNX and onnxruntime nor the model's own functions define."""
+    own = {function.domain for function in model.functions.values()}
+    return sorted({node.domain for node in all_nodes(model)} - own - _KNOWN_DOMAINS)
 
 
 def parameter_count(model: "ir.Model") -> int:

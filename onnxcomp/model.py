@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp import runtime
+from onnxcomp import customops, runtime
 from onnxcomp.data import Feed
 from onnxcomp.errors import ModelError, UsageError
-from onnxcomp.facts import all_nodes, initializers, opset
+from onnxcomp.facts import all_nodes, foreign_domains, initializers, opset
 from onnxcomp.files import replacing
+from onnxcomp.protos import from_proto, to_proto
 from onnxcomp.runtime import Execution, Session, limits
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     """
     model = read(source)
     _fit_to_runtime(model)
-    open_session(model, optimize=False)
+    try:
+        open_session(model, optimize=False)
+    except ModelError as err:
+        if not (domains := foreign_domains(model)):
+            raise
+        raise ModelError(f"{err} (the model has operators of {', '.join(domains)})", hint=customops.HINT) from err
     return model
 
 
@@ -112,11 +118,9 @@ def serialized(model: "ir.Model") -> bytes:
     Raises:
         ModelError: It is too large for one file.
     """
-    import onnx_ir as ir
-
     if not _fits_protobuf(model):
         raise ModelError("the model is too large for one protobuf message (2 GB)")
-    content: bytes = ir.to_proto(model).SerializeToString()
+    content: bytes = to_proto(model).SerializeToString()
     return content
 
 
@@ -178,14 +182,13 @@ def upgrade_opset(model: "ir.Model", minimum: int) -> bool:
         ModelError: The converter gives up, or the model holds functions (which it does not convert).
     """
     import onnx.version_converter
-    import onnx_ir as ir
 
     if opset(model) >= minimum:
         return False
     if model.functions:
         raise ModelError(f"cannot convert opset {opset(model)} to {minimum}: the model has functions of its own")
     try:
-        converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), minimum))
+        converted = from_proto(onnx.version_converter.convert_version(to_proto(model), minimum))
     except Exception as err:  # the converter is C++ code that raises many kinds
         raise ModelError(f"cannot convert opset {opset(model)} to {minimum}: {str(err).strip()[:300]}") from err
     converted.graph.meta.update(model.graph.meta)
@@ -201,12 +204,11 @@ def infer_shapes(model: "ir.Model") -> None:
         ModelError: The model contradicts itself.
     """
     import onnx.shape_inference
-    import onnx_ir as ir
 
     if not _fits_protobuf(model):
         return  # onnx's inference serializes the model; larger ones keep the types they came with
     try:
-        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True))
+        inferred = from_proto(onnx.shape_inference.infer_shapes(to_proto(model), data_prop=True))
     except Exception as err:  # C++ code that raises many kinds
         raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
     # By position, not by name: the branches of an If may use one name for different tensors
@@ -218,11 +220,9 @@ def infer_shapes(model: "ir.Model") -> None:
 
 def size(model: "ir.Model") -> int:
     """Return how many bytes the model takes on disk, external data included."""
-    import onnx_ir as ir
-
     if _fits_protobuf(model):
         return len(serialized(model))
-    graph: int = ir.to_proto(model).ByteSize()
+    graph: int = to_proto(model).ByteSize()
     return graph + sum(v.const_value.nbytes for v in initializers(model) if v.const_value is not None)
 
 
@@ -288,12 +288,14 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
         raise ModelError(f"{name} is not an ONNX model: it has no graph with an output", hint=_FILE_HINT)
     external = _check_external_data(proto, name, folder)
     try:
-        model: ir.Model = ir.from_proto(proto)
+        model = from_proto(proto)
         if folder is not None:
             ir.external_data.set_base_dir(model.graph, folder)
         if _fits_protobuf(model):
             model = ir.external_data.load_to_model(model)
         model.graph.sort()  # onnxruntime takes nodes in any order, we need producers first
+    except ModelError:
+        raise
     except Exception as err:  # onnx-ir raises many kinds on malformed graphs
         raise ModelError(f"{name} is malformed: {_root(err)}", hint=_GRAPH_HINT) from err
     model.graph.meta[_EXTERNAL] = external

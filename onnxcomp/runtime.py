@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError
+from onnxcomp.customops import libraries
+from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError, UsageError
 
 __all__ = [
     "Execution",
@@ -374,6 +375,11 @@ def _options(*, threads: int, optimize: bool) -> Any:
     options.inter_op_num_threads = 1
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for library in libraries():
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+            raise UsageError(f"{library} is no library of custom operators: {_first_line(err)}") from err
     return options
 
 

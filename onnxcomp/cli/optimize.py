@@ -36,6 +36,7 @@ def command(
     goal: Annotated[options.Goal, typer.Option(help="What to minimise.")] = options.Goal.LATENCY,
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
+    custom_ops: options.CustomOps = None,
     recipe: Annotated[
         Path | None, typer.Option(help="TOML file of passes to try instead of the built-in ones.")
     ] = None,
@@ -64,6 +65,7 @@ def command(
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.cli.streams import show
+    from onnxcomp.customops import custom_operators
     from onnxcomp.target import Budget
     from onnxcomp.usercode import source_file
 
@@ -82,7 +84,7 @@ def command(
     from onnxcomp.api import optimize
     from onnxcomp.recipe import Recipe
 
-    with shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
+    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
         result = optimize(
             model,
             calibration=calibration,

@@ -9,6 +9,7 @@ import typer
 __all__ = [
     "Batch",
     "Calibration",
+    "CustomOps",
     "DryRun",
     "Evaluation",
     "Format",
@@ -91,6 +92,9 @@ Calibration = Annotated[
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", help="Samples to judge on, of the same forms, best with 'labels'.")
+]
+CustomOps = Annotated[
+    list[Path] | None, typer.Option("--custom-ops", help="Library of custom operators to load; may be repeated.")
 ]
 MetricName = Annotated[
     str | None,

@@ -45,6 +45,7 @@ def command(
     exclude: Annotated[list[str] | None, typer.Option(help="Name of a node that stays float; may be repeated.")] = None,
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
+    custom_ops: options.CustomOps = None,
     max_drop: options.MaxDropGate = None,
     min_agreement: options.MinAgreementGate = None,
     min_sqnr: options.MinSqnrGate = None,
@@ -77,6 +78,7 @@ def command(
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.cli.streams import show
+    from onnxcomp.customops import custom_operators
     from onnxcomp.target import Gates
     from onnxcomp.usercode import source_file
 
@@ -95,7 +97,7 @@ def command(
 
     from onnxcomp.api import quantize
 
-    with shown_progress(quiet=quiet) as progress, report_of_failure(reports):
+    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(reports):
         result = quantize(
             model,
             mode=mode,

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcomp.errors import PassError
+from onnxcomp.protos import from_proto, to_proto
 
 from ._graph import graphs
 
@@ -61,7 +62,7 @@ def infer(model: ir.Model) -> Shapes:
     Raises:
         PassError: Shape inference breaks on the model.
     """
-    proto = ir.to_proto(_stripped(model))
+    proto = to_proto(_stripped(model))
     try:
         inferred = _inferred(proto)
     except Exception as err:  # the inference is C++ code that raises many kinds
@@ -106,13 +107,13 @@ def _stripped(model: ir.Model) -> ir.Model:
 
 def _inferred(proto: onnx.ModelProto) -> ir.Model:
     """Infer, following the content of shape vectors unless a long vector would make that take for ever."""
-    plain = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    plain = from_proto(onnx.shape_inference.infer_shapes(proto))
     for graph in graphs(plain):
         for value in _by_name(graph).values():
             dims = () if value.shape is None else tuple(value.shape)
             if len(dims) == 1 and isinstance(dims[0], int) and dims[0] > _LONGEST:
                 return plain
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    return from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
 def _believed(value: ir.Value) -> ir.Shape | None:

@@ -30,6 +30,7 @@ from onnx import helper, numpy_helper
 
 from onnxcomp.errors import ModelError, RecipeError
 from onnxcomp.passbase import Pass, PassContext, PassStats
+from onnxcomp.protos import from_proto
 from onnxcomp.runtime import Session
 
 from ._graph import constant, graphs, is_constant, is_op, onnx_domain, remove_if_unused
@@ -226,7 +227,7 @@ def _predicted_bytes(proto: onnx.ModelProto, feed: dict[str, np.ndarray]) -> int
     informed.CopyFrom(proto)
     small = {name: array for name, array in feed.items() if array.nbytes <= _SMALL}
     informed.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())
-    graph = ir.from_proto(onnx.shape_inference.infer_shapes(informed)).graph
+    graph = from_proto(onnx.shape_inference.infer_shapes(informed)).graph
     total = 0
     for value in graph.outputs:
         if value.shape is not None and value.dtype is not None and value.shape.is_static():

@@ -27,6 +27,7 @@ from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import Placement, activations, constant, plan
 from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
 from onnxcomp.passes.quantize.useful import useful_ranges
+from onnxcomp.protos import from_proto
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role
@@ -183,7 +184,7 @@ def _unsuited(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
 def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
     """Name the promised nodes that onnxruntime's optimised graph still runs as the same float operator."""
     with materialized(work) as source:
-        optimized = ir.from_proto(onnx.ModelProto.FromString(optimized_graph(source)))
+        optimized = from_proto(onnx.ModelProto.FromString(optimized_graph(source)))
     fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
     kept = {(str(node.name), node.op_type): node for node in optimized.graph}
     found = {}
