@@ -440,3 +440,33 @@ def test_image_options_without_images_are_refused(
     assert run(build_app(), [*call, "--image-size", "32", "--eval", str(clothes / "eval")]) == 2
     assert "images of 28x28, not 32x32" in capsys.readouterr().err
     assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "optimize MODEL --eval EVAL -o OUT",
+        "quantize MODEL --mode dynamic --eval EVAL --no-bench -o OUT",
+        "compare MODEL MODEL --eval EVAL",
+        "inspect MODEL --calibration EVAL",
+        "bench MODEL --data EVAL",
+    ],
+)
+def test_every_command_takes_the_options(
+    command: str, clothes: Path, sample_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"MODEL": sample_models / "lenet5" / "model.onnx", "EVAL": clothes / "eval", "OUT": tmp_path / "o.onnx"}
+    call = [str(names.get(word, word)) for word in command.split()]
+    for options, says in (
+        ("--image-size 32", "images of 28x28, not 32x32"),
+        ("--mean 0.5", "mean and std have no effect"),
+        ("--std 0.5", "mean and std have no effect"),
+        ("--layout NHWC", "layout NHWC"),
+        ("--resize 20", "resize 20 is smaller"),
+        ("--resize up", "--resize: unknown: 'up'"),
+    ):
+        assert run(build_app(), [*call, *options.split()]) == 2
+        assert says in capsys.readouterr().err
+    without = [word if word != str(names["EVAL"]) else str(clothes / "eval.npz") for word in call]
+    assert run(build_app(), [*without, "--image-size", "28"]) == 2
+    assert "no folder of images" in capsys.readouterr().err

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.api.common import Data, check_batch, check_metric, choose_metric, make_up, open_data, size_on_disk
+from onnxcomp.api.common import (
+    Data,
+    check_batch,
+    check_images_used,
+    check_metric,
+    choose_metric,
+    make_up,
+    open_data,
+    size_on_disk,
+)
 from onnxcomp.api.pairs import Outputs, Pair, pair_by_name, pair_by_position
-from onnxcomp.data import PERTURBATIONS, Feed, Samples, can_perturb, perturbed
+from onnxcomp.data import PERTURBATIONS, Feed, ImageOptions, Samples, can_perturb, perturbed
 from onnxcomp.errors import GateFailed, MetricError, UsageError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.metrics import (
@@ -72,6 +81,7 @@ def compare(
     perturb: Sequence[str] = (),
     by_position: bool = False,
     batch: int = 1,
+    images: ImageOptions | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompareReport:
@@ -89,7 +99,8 @@ def compare(
         perturb: Disturbances to compare both under, as in ``noise=0.05``: ``noise``, ``brightness`` or ``contrast``,
             and a strength as a share of each input's standard deviation.
         by_position: Pair inputs and outputs by their order, where names differ.
-        batch: Rows per run of an ``.npz`` of rows.
+        batch: Rows per run of an ``.npz`` of rows; images per run.
+        images: How the images of a folder become values of the model's input.
         seed: For made-up inputs, disturbances and the bootstrap.
         progress: Called with the stage and the share done.
 
@@ -113,7 +124,8 @@ def compare(
     names = _name(reference, "the reference"), _name(candidate, "the candidate")
     inputs, outputs = pair_by_position(first, second) if by_position else pair_by_name(first, second, names)
     pair = Pair(open_session(first, threads=0), open_session(second, threads=0), inputs, outputs)
-    samples = open_data(first, eval, batch=batch) or make_up(first, seed=seed, batch=batch)
+    samples = open_data(first, eval, batch=batch, images=images) or make_up(first, seed=seed, batch=batch)
+    check_images_used(images, samples)
     notes = [] if eval is not None else ["made-up inputs: real data may tell otherwise"]
     labels = samples.labels()
     if labels is None and (metric is not None or gates.max_drop is not None):

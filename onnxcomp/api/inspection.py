@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp.api.common import Data, make_up, open_data
+from onnxcomp.api.common import Data, check_images_used, make_up, open_data
 from onnxcomp.api.placement import place
 from onnxcomp.api.shapes import Costs, count_costs
-from onnxcomp.data import Feed, Samples
+from onnxcomp.data import Feed, ImageOptions, Samples
 from onnxcomp.errors import DataError, ModelError
 from onnxcomp.facts import is_quantized, parameter_count, weights
 from onnxcomp.model import external_files, load, read, size
@@ -35,6 +35,7 @@ def inspect(
     synthetic_calibration: bool = False,
     target: str = "auto",
     batch: int = 1,
+    images: ImageOptions | None = None,
     seed: int = 0,
 ) -> Inspection:
     """Look at a model without changing anything.
@@ -47,7 +48,8 @@ def inspect(
             knows what depends on ranges, and what onnxruntime really makes of the quantized graph.
         synthetic_calibration: The same on made-up inputs, where there are no samples.
         target: Where the model would run; ``auto`` is this machine.
-        batch: Rows per run of an ``.npz`` of rows, and of made-up inputs.
+        batch: Rows per run of an ``.npz`` of rows, and of made-up inputs; images per run.
+        images: How the images of a folder become values of the model's input.
         seed: Of made-up inputs.
 
     Raises:
@@ -59,7 +61,8 @@ def inspect(
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     notes: list[str] = []
     refusal = _refusal(found)
-    samples = open_data(found, calibration, batch=batch)
+    samples = open_data(found, calibration, batch=batch, images=images)
+    check_images_used(images, samples)
     feed = _first(found, samples, notes, batch=batch, seed=seed)
     facts = list(_node_facts(count_costs(found, feed, notes)))
     external = external_files(found)

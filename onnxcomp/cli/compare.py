@@ -43,6 +43,11 @@ def command(
         bool, typer.Option("--by-position", help="Pair inputs and outputs by their order, where names differ.")
     ] = False,
     batch: options.Batch = 1,
+    image_size: options.ImageSize = None,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
+    layout: options.ImageLayout = None,
+    resize: options.ImageResize = None,
     seed: options.Seed = 0,
     report: options.Reports = None,
     overwrite: options.Overwrite = False,
@@ -56,12 +61,14 @@ def command(
     interval: Newcombe's for paired shares (1998) for top1 and top5, a paired bootstrap for other metrics. Without data,
     made-up inputs are used. A gate that is missed ends in exit code 1; the reports are written all the same.
     """
+    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.target import Gates
     from onnxcomp.usercode import source_file
 
     gates = Gates(max_drop=max_drop, min_agreement=min_agreement, min_sqnr=min_sqnr)
+    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     read = [source_file(str(name)) for name in (reference, candidate, evaluation, metric) if name]
     check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
@@ -77,6 +84,7 @@ def command(
             perturb=perturb or (),
             by_position=by_position,
             batch=batch,
+            images=images,
             seed=seed,
             progress=progress,
         )

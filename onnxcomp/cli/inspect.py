@@ -1,6 +1,5 @@
 """``onnxcomp inspect MODEL``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +28,11 @@ def command(
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
     batch: options.Batch = 1,
+    image_size: options.ImageSize = None,
+    mean: options.ImageMean = None,
+    std: options.ImageStd = None,
+    layout: options.ImageLayout = None,
+    resize: options.ImageResize = None,
     seed: options.Seed = 0,
     report: options.Reports = None,
     overwrite: options.Overwrite = False,
@@ -40,10 +44,13 @@ def command(
 
     MACs are counted for the shapes of the first sample, or of a made-up one; what can't be told is called unknown.
     """
+    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver
+    from onnxcomp.usercode import source_file
 
-    read = [Path(name) for name in (model, calibration) if name]
-    check_outputs(None, report or [], inputs=tuple(read), overwrite=overwrite)
+    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
+    read = [source_file(str(name)) for name in (model, calibration) if name]
+    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
     from onnxcomp.api import inspect
 
@@ -55,6 +62,7 @@ def command(
         synthetic_calibration=synthetic,
         target=target,
         batch=batch,
+        images=images,
         seed=seed,
     )
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)

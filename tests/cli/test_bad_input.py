@@ -97,7 +97,9 @@ TABLE: dict[str, Bad] = {
     "NaN in the samples": Bad("optimize m.onnx --calibration nan.npz", 2, "nan.npz, row 7: input 'x' holds NaN"),
     "infinity in the samples": Bad("optimize m.onnx --eval infinity.npz", 2, "row 7: input 'x' holds infinity"),
     "empty folder": Bad("optimize m.onnx --eval empty-folder", 2, "empty-folder: an empty folder"),
-    "folder of text": Bad("optimize m.onnx --eval text-folder", 2, "text-folder: no .npz file in the folder"),
+    "folder of text": Bad(
+        "optimize m.onnx --eval text-folder", 2, "text-folder: neither .npz files nor images in the folder"
+    ),
     "folder with one bad file": Bad("optimize m.onnx --eval half-good", 2, "half-good/b.npz: no array for the input"),
     # labels
     "labels of another length": Bad("optimize m.onnx --eval short-labels.npz", 2, "x 12, labels 5"),
