@@ -1,5 +1,6 @@
 """``optimize``: the best model inside a budget, proven by measurement."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from onnxcomp.errors import GateFailed, UsageError
 from onnxcomp.facts import is_quantized, unfinite_weights
 from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
-from onnxcomp.report import Report, Settings, make_report
+from onnxcomp.report import Report, Settings, Written, make_report
 from onnxcomp.search import Outcome, Progress, Work
 from onnxcomp.search import optimize as _search
 from onnxcomp.target import Budget, Goal
@@ -44,13 +45,14 @@ class Result:
     report: Report
     _outcome: Outcome
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model atomically.
+    def save(self, path: str | os.PathLike[str]) -> Report:
+        """Write the model atomically; return the report, which now also says what was written where.
 
         Raises:
             OutputError: The path can't be written.
         """
         self._outcome.save(Path(path))
+        return dataclasses.replace(self.report, output=Written.at(path))
 
 
 def optimize(

@@ -1,5 +1,6 @@
 """``quantize``: one technique by hand, verified by execution and measured."""
 
+import dataclasses
 import difflib
 import os
 import tempfile
@@ -20,7 +21,7 @@ from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import Need, PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.report import QuantizeReport, machine, now, versions
+from onnxcomp.report import QuantizeReport, Written, machine, now, versions
 from onnxcomp.runtime import Session
 from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness
 from onnxcomp.statistics import RangeStore
@@ -47,13 +48,14 @@ class QuantizeResult:
     model: "ir.Model"
     report: QuantizeReport
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model atomically.
+    def save(self, path: str | os.PathLike[str]) -> QuantizeReport:
+        """Write the model atomically; return the report, which now also says what was written where.
 
         Raises:
             OutputError: The path can't be written.
         """
         save(self.model, path)
+        return dataclasses.replace(self.report, output=Written.at(path))
 
 
 def quantize(

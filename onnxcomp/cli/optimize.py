@@ -1,6 +1,5 @@
 """``onnxcomp optimize MODEL``."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +63,6 @@ def command(
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
-    from onnxcomp.cli.streams import show
     from onnxcomp.customops import custom_operators
     from onnxcomp.target import Budget
     from onnxcomp.usercode import source_file
@@ -102,7 +100,5 @@ def command(
             time_budget=time_budget,
             progress=progress,
         )
-    result.save(target_path)
-    deliver(result.report, report or [], output_format, verbose=verbose, quiet=quiet)
-    if output_format is options.Format.TEXT and not quiet:
-        show(f" wrote   {os.fspath(target_path)}\n")
+    written = result.save(target_path)
+    deliver(written, report or [], output_format, verbose=verbose, quiet=quiet)

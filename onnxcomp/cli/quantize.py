@@ -1,6 +1,5 @@
 """``onnxcomp quantize MODEL``."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +76,6 @@ def command(
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
-    from onnxcomp.cli.streams import show
     from onnxcomp.customops import custom_operators
     from onnxcomp.target import Gates
     from onnxcomp.usercode import source_file
@@ -118,8 +116,5 @@ def command(
             seed=seed,
             progress=progress,
         )
-    if not dry_run:
-        result.save(target_path)
-    deliver(result.report, reports, output_format, verbose=verbose, quiet=quiet)
-    if output_format is options.Format.TEXT and not quiet and not dry_run:
-        show(f" wrote   {os.fspath(target_path)}\n")
+    found = result.report if dry_run else result.save(target_path)
+    deliver(found, reports, output_format, verbose=verbose, quiet=quiet)

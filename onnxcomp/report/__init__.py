@@ -3,7 +3,7 @@
 from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
 from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
-from onnxcomp.report.document import SCHEMA_VERSION, Document, machine, now, versions
+from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.value import Report, make_report
 
@@ -19,6 +19,7 @@ __all__ = [
     "Robustness",
     "ScoreChange",
     "Settings",
+    "Written",
     "machine",
     "make_report",
     "now",

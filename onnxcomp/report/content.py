@@ -2,9 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
-from onnxcomp.report.document import Document
+from onnxcomp.report.document import Document, Written
 from onnxcomp.search import Outcome
 from onnxcomp.target import Budget
 
@@ -41,6 +41,7 @@ class Content(Document):
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
         created: UTC, ISO 8601.
+        output: The file that the model was written to; None: it was not.
     """
 
     kind: ClassVar[str] = "optimize"
@@ -54,10 +55,23 @@ class Content(Document):
     versions: dict[str, str]
     machine: dict[str, str]
     created: str
+    output: Written | None = None
 
     def content(self) -> dict[str, Any]:
         """Return the fields, with what came out among them, as one level."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "outcome"}
-        left_out = {"model", "source"}
-        found = {f.name: getattr(self.outcome, f.name) for f in dataclasses.fields(self.outcome)}
-        return own | {name: value for name, value in found.items() if name not in left_out}
+        own = {name: value for name, value in Document.content(self).items() if name != "outcome"}
+        return own | {name: getattr(self.outcome, name) for name in _outcome_types()}
+
+    @classmethod
+    def content_types(cls) -> dict[str, Any]:
+        """See `Document.content_types`."""
+        hints = get_type_hints(cls)
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name != "outcome"} | _outcome_types()
+
+
+def _outcome_types() -> dict[str, Any]:
+    """Return the types of what the JSON holds of the outcome, by name."""
+    import onnx_ir as ir
+
+    hints = get_type_hints(Outcome, localns={"ir": ir})
+    return {f.name: hints[f.name] for f in dataclasses.fields(Outcome) if f.name not in ("model", "source")}

@@ -2,24 +2,51 @@
 
 import dataclasses
 import datetime
+import hashlib
 import html
 import json
 import math
+import os
 import platform
 from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
 
 from onnxcomp.target import cpu_name
 
-__all__ = ["SCHEMA_VERSION", "Document", "machine", "now", "versions"]
+__all__ = ["SCHEMA_VERSION", "Document", "Written", "machine", "now", "versions"]
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("onnxcomp", "onnxruntime", "onnxruntime-gpu", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written.
+
+    Attributes:
+        path: As it was named.
+        size: Bytes of the file itself.
+        sha256: Of its content; a model of more than 2 GB has its weights in another file beside it.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> "Written":
+        """Read what was written."""
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(os.fspath(path), file.tell(), digest)
+
+
 class Document(ABC):
     """A result as text, as JSON and in a notebook. What inherits from it is a dataclass.
+
+    `tools/report_schema.py` makes the schema of the JSON from the types of the fields.
 
     Attributes:
         kind: What it is the result of; with `SCHEMA_VERSION` it tells a reader of the JSON which keys there are.
@@ -35,6 +62,12 @@ class Document(ABC):
     def content(self) -> dict[str, Any]:
         """Return what the JSON holds beside kind and schema version: the fields."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def content_types(cls) -> dict[str, Any]:
+        """Return the types of what `content` returns, by name; the published schema is made from them."""
+        hints = get_type_hints(cls)
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; JSON has no infinity, so an infinite number is null."""

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from onnxcomp.measure import Ratio
 from onnxcomp.pipeline import PassReport
+from onnxcomp.report.document import Written
 from onnxcomp.report.figures import bytes_text, seconds_text
 
-__all__ = ["latency_row", "pass_lines", "size_row"]
+__all__ = ["latency_row", "pass_lines", "size_row", "written_lines"]
 
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
@@ -42,6 +43,12 @@ def latency_row(before: float, after: float, latency: Ratio | None) -> str:
         bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
         speed = f"   {_change(1 / latency.ratio, 'faster', 'slower')} {bounds}"
     return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
+
+
+def written_lines(output: Written | None) -> Iterable[str]:
+    """Yield the line that says which file was written, if one was."""
+    if output is not None:
+        yield f" wrote   {output.path}"
 
 
 def _change(ratio: float, better: str, worse: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from onnxcomp.measure import Ratio
 from onnxcomp.passbase import Skip
 from onnxcomp.pipeline import PassReport
-from onnxcomp.report.document import Document
+from onnxcomp.report.document import Document, Written
 from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import latency_row, pass_lines, size_row
+from onnxcomp.report.parts import latency_row, pass_lines, size_row, written_lines
 from onnxcomp.search import Quality
 from onnxcomp.target import Gates
 
@@ -51,6 +51,7 @@ class QuantizeReport(Document):
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
         created: UTC, ISO 8601.
+        output: The file that the model was written to; None: it was not.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -84,6 +85,7 @@ class QuantizeReport(Document):
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     created: str
+    output: Written | None = None
 
     @property
     def left_float(self) -> tuple[Skip, ...]:
@@ -96,6 +98,7 @@ class QuantizeReport(Document):
         lines += [f" note    {note}" for note in self.notes]
         lines += [f" missed  {miss}" for miss in self.missed]
         lines.append(f" result  {self.mode} quantization in {self.seconds:.0f} s")
+        lines += written_lines(self.output)
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
     def _head(self) -> Iterable[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import latency_row, pass_lines, size_row
+from onnxcomp.report.parts import latency_row, pass_lines, size_row, written_lines
 
 __all__ = ["render_text"]
 
@@ -18,6 +18,7 @@ def render_text(report: Content, *, verbose: bool = False) -> str:
     """
     lines = [*_head(report), "", *_passes(report, verbose=verbose), "", *_candidates(report), "", *_table(report), ""]
     lines += [*(f" note    {note}" for note in report.notes), f" result  {_verdict(report)}"]
+    lines += written_lines(report.output)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

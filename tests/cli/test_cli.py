@@ -1,6 +1,7 @@
 """The command line as users meet it. Errors are checked in this process, whatever needs a process of its own in one."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -323,3 +324,16 @@ def test_a_metric_that_prints_leaves_stdout_alone(folder: Path, capsys: pytest.C
     out, err = capsys.readouterr()
     assert json.loads(out)["schema_version"] == 1
     assert {"import", "call"} <= set(err.splitlines())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("improved", [True, False])
+def test_the_report_names_the_file_that_was_written(
+    folder: Path, improved: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gates = [] if improved else ["--min-agreement", "1", "--min-sqnr", "300", "--max-drop", "0"]
+    output = folder / "out" / "o.onnx"
+    assert call("optimize", str(folder / "model.onnx"), *gates, "-o", str(output), "--format", "json") == 0
+    found = json.loads(capfd.readouterr().out)["output"]
+    content = output.read_bytes()
+    assert found == {"path": str(output), "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
