@@ -17,13 +17,13 @@ from onnxcomp.errors import UsageError
 from onnxcomp.facts import input_specs
 from onnxcomp.model import load
 
-__all__ = ["RIVALS"]
+__all__ = ["RIVALS", "Reader", "preprocess"]
 
 # Those of onnxruntime's dynamic defaults that are not slower than float: without ConvInteger
 _DYNAMIC_OPS = ("MatMul", "Gemm", "LSTM", "Gather")
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped here
+class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped here
     """Hands samples to onnxruntime's calibration one by one."""
 
     def __init__(self, feeds: Iterator[Feed]) -> None:
@@ -35,26 +35,32 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is un
         return None if feed is None else dict(feed)
 
 
-def static_expert(model: Path, output: Path, calibration: Path | None, samples: int) -> None:
-    """Quantize statically: preprocessed, QDQ, uint8 activations, int8 weights per channel, MinMax.
+def preprocess(model: Path, output: Path) -> None:
+    """Prepare a model for static quantization as onnxruntime advises.
 
-    Where the symbolic shape inference of the preprocessing fails, it goes without, as its error message advises.
+    Where the symbolic shape inference fails, it goes without, as the error message advises.
     """
+    source, target = str(model.resolve()), str(output.resolve())
+    # It leaves files in the current folder
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder, contextlib.chdir(folder):
+        try:
+            quant_pre_process(source, target)
+        except Exception:  # it raises bare Exception
+            quant_pre_process(source, target, skip_symbolic_shape=True)
+
+
+def static_expert(model: Path, output: Path, calibration: Path | None, samples: int) -> None:
+    """Quantize statically: preprocessed, QDQ, uint8 activations, int8 weights per channel, MinMax."""
     if calibration is None:
         raise UsageError("static quantization needs calibration samples")
-    model, output, calibration = model.resolve(), output.resolve(), calibration.resolve()
-    # The preprocessing leaves files in the current folder
-    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder, contextlib.chdir(folder):
-        prepared = Path("prepared.onnx")
-        try:
-            quant_pre_process(str(model), str(prepared))
-        except Exception:  # it raises bare Exception
-            quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+        prepared = Path(folder, "prepared.onnx")
+        preprocess(model, prepared)
         feeds = open_samples(calibration, input_specs(load(model))).take(samples)
         ort_quantize_static(
             str(prepared),
             str(output),
-            _Reader(iter(feeds)),
+            Reader(iter(feeds)),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from onnxcomp.search.candidates import cleanup
 from onnxcomp.statistics import Histogram, RangeStore
 from onnxcomp.target import get_target
 
-__all__ = ["measure"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Repeated", "measure", "peak", "prepared", "reset_peak", "resident"]
 
 _RECORD = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
@@ -37,16 +40,12 @@ def measure(model: Path, data: Path, count: int | None) -> dict[str, Any]:
         data: Calibration samples.
         count: How many of them to run, repeated where there are fewer; None: all.
     """
-    original = load(model)
-    samples = open_samples(data, input_specs(original))
+    samples = open_samples(data, input_specs(load(model)))
     if count is not None:
-        samples = _Repeated(samples, count)
+        samples = Repeated(samples, count)
+    cleaned = prepared(model, samples)
     ctx = PassContext(target=get_target("auto"), samples=samples)
-    verifier = pipeline.Verifier(original, samples.take(1))
-    prepared = Recipe((*cleanup().steps, Step("upgrade-opset", {"minimum": _MINIMUM_OPSET})))
-    cleaned, _ = pipeline.run_recipe(original, prepared, ctx, verifier)
-    del original, verifier
-    baseline = _resident()
+    baseline = resident()
     ranges = _WatchedRanges(cleaned, samples)
     ctx.ranges = ranges
     Step("quantize-static", {"method": "percentile"}).make().run(cleaned, ctx)
@@ -59,12 +58,21 @@ def measure(model: Path, data: Path, count: int | None) -> dict[str, Any]:
     }
 
 
-def _resident() -> int:
+def prepared(model: Path, samples: Samples) -> "ir.Model":
+    """Load a model and clean it up as `optimize` does before it calibrates."""
+    original = load(model)
+    ctx = PassContext(target=get_target("auto"), samples=samples)
+    steps = Recipe((*cleanup().steps, Step("upgrade-opset", {"minimum": _MINIMUM_OPSET})))
+    cleaned, _ = pipeline.run_recipe(original, steps, ctx, pipeline.Verifier(original, samples.take(1)))
+    return cleaned
+
+
+def resident() -> int:
     """Return the resident set of what is in use: what was freed before goes back to the system first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    _reset_peak()
-    return _peak()
+    reset_peak()
+    return peak()
 
 
 class _WatchedRanges(RangeStore):
@@ -85,9 +93,9 @@ class _WatchedRanges(RangeStore):
     def histograms(self, names: Iterable[str], model: Any = None) -> dict[str, Histogram]:
         """See `RangeStore.histograms`."""
         start = time.perf_counter()
-        _reset_peak()
+        reset_peak()
         found = super().histograms(names, model)
-        self.peak = max(self.peak, _peak())
+        self.peak = max(self.peak, peak())
         self.seconds += time.perf_counter() - start
         self.tensors = max(self.tensors, len(found))
         return found
@@ -96,7 +104,7 @@ class _WatchedRanges(RangeStore):
         self.runs += 1
 
 
-class _Repeated(Samples):
+class Repeated(Samples):
     """Samples in an endless circle, cut off after so many."""
 
     def __init__(self, source: Samples, count: int) -> None:
@@ -121,7 +129,8 @@ class _Repeated(Samples):
         return None
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
+    """Set this process's record of its largest resident set back."""
     gc.collect()
     try:
         _RECORD.write_text(_RESET_PEAK, encoding="ascii")
@@ -129,8 +138,9 @@ def _reset_peak() -> None:
         raise EnvironmentUnavailable("this system can't set a process's peak memory back") from err
 
 
-def _peak() -> int:
-    peak = peak_rss()
-    if peak is None:
+def peak() -> int:
+    """Return this process's largest resident set since then, bytes."""
+    found = peak_rss()
+    if found is None:
         raise EnvironmentUnavailable("this system does not tell a process's peak memory")
-    return peak
+    return found

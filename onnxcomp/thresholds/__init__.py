@@ -3,6 +3,17 @@
 from onnxcomp.thresholds.affine import Affine, affine, quantize_weights
 from onnxcomp.thresholds.histogram import Grid, Histogram, Range
 from onnxcomp.thresholds.noise import noise
-from onnxcomp.thresholds.solve import METHODS, solve
+from onnxcomp.thresholds.solve import METHODS, solve, solve_all
 
-__all__ = ["METHODS", "Affine", "Grid", "Histogram", "Range", "affine", "noise", "quantize_weights", "solve"]
+__all__ = [
+    "METHODS",
+    "Affine",
+    "Grid",
+    "Histogram",
+    "Range",
+    "affine",
+    "noise",
+    "quantize_weights",
+    "solve",
+    "solve_all",
+]

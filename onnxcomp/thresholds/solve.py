@@ -12,15 +12,14 @@ from onnxcomp.thresholds.mmse import mmse
 from onnxcomp.thresholds.noise import noise
 from onnxcomp.thresholds.octav import octav
 
-__all__ = ["METHODS", "auto", "solve"]
+__all__ = ["METHODS", "auto", "solve", "solve_all"]
 
 Solver = Callable[[Histogram, Grid], Range]
 
 
 def auto(histogram: Histogram, grid: Grid) -> Range:
     """Return the range of least squared error among those that all the other methods choose."""
-    ranges = [solver(histogram, grid) for name, solver in METHODS.items() if name != "auto"]
-    return ranges[int(np.argmin(noise(histogram, grid, ranges)))]
+    return solve_all(histogram, grid)["auto"]
 
 
 METHODS: Mapping[str, Solver] = {
@@ -51,3 +50,11 @@ def solve(method: str, histogram: Histogram, grid: Grid | None = None, *, share:
     if method == "percentile" and share is not None:
         return percentile(histogram, grid or Grid(), share)
     return METHODS[method](histogram, grid or Grid())
+
+
+def solve_all(histogram: Histogram, grid: Grid | None = None) -> dict[str, Range]:
+    """Return the range that each method chooses, by method, at the cost of ``auto``."""
+    wanted = grid or Grid()
+    ranges = {name: solver(histogram, wanted) for name, solver in METHODS.items() if solver is not auto}
+    best = int(np.argmin(noise(histogram, wanted, list(ranges.values()))))
+    return {**ranges, "auto": list(ranges.values())[best]}

@@ -1,0 +1,46 @@
+"""calibration_bench and calibration_methods on a small model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from onnxcomp.thresholds import METHODS
+
+RunTool = Callable[..., CompletedProcess[str]]
+
+
+def test_times_all_contenders(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    written = tmp_path / "bench.json"
+    skip = ("--skip", "onnxruntime Entropy", "onnxruntime Percentile")
+    done = run_tool("calibration_bench", zoo / "resnet8", "--samples", 20, "--repeats", 2, *skip, "--json", written)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(written.read_text(encoding="utf-8"))
+    ours, minmax = document["measurements"]
+    assert (ours["contender"], minmax["contender"]) == ("onnxcomp, all methods", "onnxruntime MinMax")
+    for row in (ours, minmax):
+        assert row["error"] is None
+        assert len(row["repeats"]) == 2
+        assert row["repeats"][0]["tensors"] > 5
+        assert row["repeats"][0]["seconds"] > 0
+    assert set(document["solve_seconds"]) == set(METHODS)
+    assert "against MinMax" in done.stdout
+
+
+def test_scores_a_model_by_method(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    written = tmp_path / "methods.json"
+    wanted = ("--methods", "minmax", "octav", "--recipe", "static")
+    done = run_tool("calibration_methods", zoo, "--only", "resnet8", *wanted, "--json", written)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(written.read_text(encoding="utf-8"))["models"]
+    found = row["value"]["methods"]
+    assert list(found) == ["minmax", "octav"]
+    assert all(result["modified"] == ["quantize-static"] and result["sqnr"] > 15 for result in found.values())
+    assert found["minmax"]["sqnr"] != found["octav"]["sqnr"]
+    assert "resnet8" in done.stdout
+
+
+def test_wrong_use(zoo: Path, run_tool: RunTool) -> None:
+    assert run_tool("calibration_bench", zoo / "broken").returncode == 2
+    assert run_tool("calibration_methods", zoo, "--only", "nothing").returncode == 2
+    assert run_tool("calibration_methods", zoo, "--only", "broken").returncode == 1
