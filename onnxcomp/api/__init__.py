@@ -4,7 +4,7 @@ from onnxcomp.api.benchmark import bench
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
-from onnxcomp.api.optimization import Result, optimize
+from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.quantization import QuantizeResult, quantize
 
-__all__ = ["QuantizeResult", "Result", "bench", "compare", "doctor", "inspect", "optimize", "quantize"]
+__all__ = ["QuantizeResult", "Result", "bench", "compare", "doctor", "inspect", "optimize", "plan", "quantize"]

@@ -18,18 +18,19 @@ from onnxcomp.api.common import (
 )
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
-from onnxcomp.facts import is_quantized, unfinite_weights
-from onnxcomp.model import load
+from onnxcomp.facts import is_quantized, opset, parameter_count, unfinite_weights
+from onnxcomp.model import load, size
 from onnxcomp.recipe import Recipe
-from onnxcomp.report import Report, Settings, Written, make_report
-from onnxcomp.search import Outcome, Progress, Work
+from onnxcomp.report import Report, Settings, Written, make_report, now, versions
+from onnxcomp.report.plan import Plan, PlannedCandidate
+from onnxcomp.search import Outcome, Progress, Work, cleanup, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.target import Budget, Goal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Result", "optimize"]
+__all__ = ["Result", "optimize", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,110 @@ def optimize(
     Raises:
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable, GateFailed.
     """
+    prepared = _prepare(
+        model,
+        calibration=calibration,
+        eval=eval,
+        metric=metric,
+        budget=budget,
+        goal=goal,
+        target=target,
+        recipe=recipe,
+        synthetic_calibration=synthetic_calibration,
+        threads=threads,
+        batch=batch,
+        images=images,
+        seed=seed,
+        time_budget=time_budget,
+    )
+    outcome = _search(prepared.model, prepared.work, source=prepared.source, progress=progress)
+    report = make_report(prepared.model, outcome, prepared.settings, prepared.notes)
+    if outcome.missed is not None:
+        raise GateFailed(outcome.missed, report=report)
+    return Result(outcome.model, report, outcome)
+
+
+def plan(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    calibration: Data | None = None,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    budget: Budget | None = None,
+    goal: Goal = "latency",
+    target: str = "auto",
+    recipe: Recipe | None = None,
+    synthetic_calibration: bool = False,
+    threads: int = 1,
+    batch: int = 1,
+    images: ImageOptions | None = None,
+    seed: int = 0,
+    time_budget: float = 300.0,
+) -> Plan:
+    """Say what `optimize` would do with the same arguments: everything is checked, nothing is built or timed.
+
+    Raises:
+        OnnxCompError: As `optimize` would before its work begins.
+    """
+    prepared = _prepare(
+        model,
+        calibration=calibration,
+        eval=eval,
+        metric=metric,
+        budget=budget,
+        goal=goal,
+        target=target,
+        recipe=recipe,
+        synthetic_calibration=synthetic_calibration,
+        threads=threads,
+        batch=batch,
+        images=images,
+        seed=seed,
+        time_budget=time_budget,
+    )
+    candidates = wanted(recipe, calibrated=prepared.work.calibration is not None)
+    return Plan(
+        settings=prepared.settings,
+        size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,
+        parameters=parameter_count(prepared.model),
+        opset=opset(prepared.model),
+        cleanup=tuple(step.name for step in cleanup().steps),
+        candidates=tuple(PlannedCandidate(c.name, c.recipe.to_toml()) for c in candidates),
+        notes=prepared.notes,
+        versions=versions(),
+        created=now(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A checked order: the loaded model, where it came from, the work, and what the report says of it."""
+
+    model: "ir.Model"
+    source: Path | None
+    work: Work
+    settings: Settings
+    notes: tuple[str, ...]
+
+
+def _prepare(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    calibration: Data | None,
+    eval: Data | None,  # noqa: A002  (the name of the option)
+    metric: str | None,
+    budget: Budget | None,
+    goal: Goal,
+    target: str,
+    recipe: Recipe | None,
+    synthetic_calibration: bool,
+    threads: int,
+    batch: int,
+    images: ImageOptions | None,
+    seed: int,
+    time_budget: float,
+) -> _Prepared:
+    """Check the settings, load the model, open the samples."""
     if not time_budget > 0:
         raise UsageError(f"time-budget must be positive, got {time_budget}")
     check_threads(threads)
@@ -135,7 +240,6 @@ def optimize(
         seed=seed,
         time_budget=time_budget,
     )
-    outcome = _search(loaded, work, source=source, progress=progress)
     settings = Settings(
         model=str(source) if source else "(in memory)",
         calibration=calibration_samples.description if calibration_samples else None,
@@ -148,7 +252,4 @@ def optimize(
         batch=batch,
         seed=seed,
     )
-    report = make_report(loaded, outcome, settings, tuple(notes))
-    if outcome.missed is not None:
-        raise GateFailed(outcome.missed, report=report)
-    return Result(outcome.model, report, outcome)
+    return _Prepared(loaded, source, work, settings, tuple(notes))

@@ -49,6 +49,9 @@ def command(
     resize: options.ImageResize = None,
     seed: options.Seed = 0,
     time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 300.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be tried; measure and write nothing.")
+    ] = False,
     overwrite: options.Overwrite = False,
     output_format: options.OutputFormat = options.Format.TEXT,
     verbose: options.Verbose = False,
@@ -79,9 +82,30 @@ def command(
     read = [source_file(str(name)) for name in (model, calibration, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
-    from onnxcomp.api import optimize
+    from onnxcomp.api import optimize, plan
     from onnxcomp.recipe import Recipe
 
+    passes = None if recipe is None else Recipe.read(recipe)
+    if dry_run:
+        with custom_operators(custom_ops or []):
+            planned = plan(
+                model,
+                calibration=calibration,
+                eval=evaluation,
+                metric=metric,
+                budget=budget,
+                goal=goal.value,
+                target=target,
+                recipe=passes,
+                synthetic_calibration=synthetic,
+                threads=threads,
+                batch=batch,
+                images=images,
+                seed=seed,
+                time_budget=time_budget,
+            )
+        deliver(planned, [], output_format, verbose=verbose, quiet=quiet)
+        return
     with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
         result = optimize(
             model,
@@ -91,7 +115,7 @@ def command(
             budget=budget,
             goal=goal.value,
             target=target,
-            recipe=None if recipe is None else Recipe.read(recipe),
+            recipe=passes,
             synthetic_calibration=synthetic,
             threads=threads,
             batch=batch,

@@ -14,7 +14,8 @@ from onnxcomp.report import Document
 
 __all__ = ["check_outputs", "deliver", "report_of_failure", "write_report"]
 
-_SUFFIXES = (".json", ".txt")
+_SUFFIXES = (".json", ".md", ".txt")
+_SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the CI shows as the page of a step
 
 
 def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple[Path, ...], overwrite: bool) -> None:
@@ -25,7 +26,10 @@ def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple
     """
     for path in reports:
         if path.suffix not in _SUFFIXES:
-            raise OutputError(f"a report can't be written as {path.name}", hint=f"end it in {' or '.join(_SUFFIXES)}")
+            raise OutputError(
+                f"a report can't be written as {path.name}",
+                hint=f"end it in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}",
+            )
     paths = [*([result] if result else []), *reports]
     if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
         raise OutputError("two outputs have the same path", hint="name a file of its own for each")
@@ -42,6 +46,7 @@ def report_of_failure(paths: Sequence[Path]) -> Iterator[None]:
         if isinstance(err.report, Document):
             for path in paths:
                 write_report(err.report, path)
+            _summarize(err.report)
         raise
 
 
@@ -55,6 +60,7 @@ def deliver(
     """
     for path in reports:
         write_report(document, path)
+    _summarize(document)
     if output_format is Format.JSON:
         show(document.to_json())
     elif not quiet:
@@ -69,6 +75,29 @@ def write_report(report: Document, path: Path) -> None:
     Raises:
         OutputError: The path can't be written.
     """
-    text = report.to_json() if path.suffix == ".json" else report.render(verbose=True)
+    match path.suffix:
+        case ".json":
+            text = report.to_json()
+        case ".md":
+            text = report.markdown()
+        case _:
+            text = report.render(verbose=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _summarize(document: Document) -> None:
+    """Append the result to the page of a CI step, where there is one.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    page = os.environ.get(_SUMMARY)
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{document.markdown()}\n")
+    except OSError as err:
+        hint = f"unset {_SUMMARY}, or let it name a file"
+        raise OutputError(f"cannot append to {page} ({_SUMMARY}): {err.strerror or err}", hint=hint) from err

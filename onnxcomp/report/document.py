@@ -59,6 +59,11 @@ class Document(ABC):
     def render(self, *, verbose: bool = False) -> str:
         """Return the text for a terminal; `verbose`: also what is left out as a rule."""
 
+    def markdown(self) -> str:
+        """Return Markdown, for a page that shows it."""
+        fence = "```"
+        return f"### onnxcomp {self.kind}\n\n{fence}\n{self.render()}{fence}\n"
+
     def content(self) -> dict[str, Any]:
         """Return what the JSON holds beside kind and schema version: the fields."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]

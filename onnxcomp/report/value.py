@@ -7,6 +7,7 @@ from onnxcomp.facts import opset, parameter_count
 from onnxcomp.pipeline import recipe_of
 from onnxcomp.report.content import Content, Settings
 from onnxcomp.report.document import machine, now, versions
+from onnxcomp.report.markdown import render_markdown
 from onnxcomp.report.text import render_text
 from onnxcomp.search import Outcome
 
@@ -23,6 +24,10 @@ class Report(Content):
     def render(self, *, verbose: bool = False) -> str:
         """Return the report for a terminal; `verbose`: also what each pass left alone and why."""
         return render_text(self, verbose=verbose)
+
+    def markdown(self) -> str:
+        """Return tables of what changed and of the candidates."""
+        return render_markdown(self)
 
 
 def make_report(model: "ir.Model", outcome: Outcome, settings: Settings, notes: tuple[str, ...]) -> Report:

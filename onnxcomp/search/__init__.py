@@ -1,6 +1,6 @@
 """``optimize``: build candidates, judge each on samples, time them side by side, deliver the best that is proven."""
 
-from onnxcomp.search.candidates import cleanup
+from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.optimize import Progress, Work, optimize
 from onnxcomp.search.race import Race, slowness
@@ -18,4 +18,5 @@ __all__ = [
     "cleanup",
     "optimize",
     "slowness",
+    "wanted",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
 
-__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "quantized"]
+__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "quantized", "wanted"]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -60,6 +60,16 @@ def quantized(*, calibrated: bool) -> list[Candidate]:
             Candidate("static, expanded", Recipe((_UPGRADE, _EXPAND, _STATIC, _FUSE))),
         ]
     return found
+
+
+def wanted(recipe: Recipe | None, *, calibrated: bool) -> list[Candidate]:
+    """Return what `optimize` builds first; what it learns from them leads to others.
+
+    Args:
+        recipe: The user's own, tried instead of the built-in ones.
+        calibrated: Whether there are calibration samples.
+    """
+    return [Candidate("recipe", recipe)] if recipe else [ATTENTION, *quantized(calibrated=calibrated)]
 
 
 def attended(name: str, recipe: Recipe) -> Candidate:

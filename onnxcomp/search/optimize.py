@@ -25,7 +25,7 @@ from onnxcomp.recipe import Recipe, Step
 from onnxcomp.runtime import Session
 from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built
-from onnxcomp.search.candidates import ATTENTION, Candidate, cleanup, quantized
+from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Outcome
@@ -121,9 +121,8 @@ class _Optimizer:
         if work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
-        tried = [ATTENTION, *quantized(calibrated=ctx.ranges is not None)]
-        wanted = [Candidate("recipe", work.recipe)] if work.recipe else tried
-        built = [builder.cleanup(), *builder.build(wanted)]
+        first = wanted(work.recipe, calibrated=ctx.ranges is not None)
+        built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
         timing = self._measure(built)

@@ -1,0 +1,64 @@
+"""The report of `optimize` as Markdown: for the summary page of a CI run, or a comment on a change."""
+
+from collections.abc import Iterable
+
+from onnxcomp.report.content import Content
+from onnxcomp.report.figures import bytes_text, count_text, seconds_text
+
+__all__ = ["render_markdown"]
+
+
+def render_markdown(report: Content) -> str:
+    """Return the report as Markdown: what changed, then each candidate and what became of it."""
+    settings, outcome = report.settings, report.outcome
+    delivered = outcome.winner or "the original, unchanged"
+    lines = [
+        f"### onnxcomp optimize: {_cell(settings.model)}",
+        "",
+        f"Delivered: **{_cell(outcome.missed or delivered)}**. {count_text(report.parameters)} parameters, target "
+        f"{settings.target}, goal {settings.goal}, judged on {_cell(settings.evaluation)}.",
+        "",
+        *_table(("", "before", "after", ""), _measures(report)),
+        "",
+        *_table(("candidate", "size", "latency", "score", "agreement", ""), _candidates(report)),
+        "",
+        *(f"- {_cell(note)}" for note in report.notes),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _measures(report: Content) -> Iterable[tuple[str, ...]]:
+    outcome, budget = report.outcome, report.settings.budget
+    smaller = f"{outcome.original_size / outcome.size:.2f}x smaller" if outcome.winner else ""
+    yield "size", bytes_text(outcome.original_size), bytes_text(outcome.size), smaller
+    faster = f"{1 / outcome.latency.ratio:.2f}x faster" if outcome.latency else ""
+    yield "latency", seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run), faster
+    before, after = outcome.original_quality.score, outcome.quality.score
+    if before is not None and after is not None:
+        allowed = f"{after - before:+.4f}, allowed -{budget.max_drop:g}"
+        yield _cell(report.settings.metric or "score"), f"{before:.4f}", f"{after:.4f}", allowed
+    yield "agreement", "", f"{outcome.quality.agreement:.4f}", f"at least {budget.agreement_bound:g}"
+    yield "SQNR", "", f"{outcome.quality.sqnr:.1f} dB", ""
+
+
+def _candidates(report: Content) -> Iterable[tuple[str, ...]]:
+    outcome = report.outcome
+    for c in outcome.candidates:
+        yield (
+            _cell(c.name),
+            f"{c.size / outcome.original_size:.3f}",
+            f"{c.latency.ratio:.3f}" if c.latency else "",
+            f"{c.quality.score:.4f}" if c.quality and c.quality.score is not None else "",
+            f"{c.quality.agreement:.4f}" if c.quality else "",
+            "delivered" if c.name == outcome.winner else _cell(c.rejected or "ranked lower"),
+        )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterable[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def _cell(text: str) -> str:
+    """Write a text of the user's so that it stays in its cell."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
