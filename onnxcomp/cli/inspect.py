@@ -34,6 +34,7 @@ def command(
     layout: options.ImageLayout = None,
     resize: options.ImageResize = None,
     seed: options.Seed = 0,
+    custom_ops: options.CustomOps = None,
     report: options.Reports = None,
     overwrite: options.Overwrite = False,
     output_format: options.OutputFormat = options.Format.TEXT,
@@ -46,6 +47,7 @@ def command(
     """
     from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver
+    from onnxcomp.customops import custom_operators
     from onnxcomp.usercode import source_file
 
     images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
@@ -54,15 +56,16 @@ def command(
 
     from onnxcomp.api import inspect
 
-    found = inspect(
-        model,
-        nodes=nodes,
-        quantization=quantization,
-        calibration=calibration,
-        synthetic_calibration=synthetic,
-        target=target,
-        batch=batch,
-        images=images,
-        seed=seed,
-    )
+    with custom_operators(custom_ops or []):
+        found = inspect(
+            model,
+            nodes=nodes,
+            quantization=quantization,
+            calibration=calibration,
+            synthetic_calibration=synthetic,
+            target=target,
+            batch=batch,
+            images=images,
+            seed=seed,
+        )
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)

@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "doctor",
     "inspect": "inspect {dense} --nodes --quantization",
     "optimize": "optimize {dense} --eval {eval} -o {out}",
+    "plan": "optimize {dense} --eval {eval} --dry-run",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
 }
 OTHERS = {
