@@ -8,9 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import onnxcomp
+from onnxcomp.cli.app import build_app, run
 
 ROOT = Path(__file__).parent.parent
 RESNET = ROOT / "sample_models" / "resnet8" / "model.onnx"
@@ -68,6 +70,29 @@ def test_the_python_of_the_readme_runs(
     exec(compile(code, "README.md", "exec"), {})
     assert "before" in capsys.readouterr().out
     assert (tmp_path / "model.opt.onnx").is_file()
+
+
+def test_the_loader_and_the_images_of_the_page_on_data_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    loader, code = _blocks("docs/data.md", "python")
+    (tmp_path / "loader.py").write_text(loader, encoding="utf-8")
+    shutil.copy(RESNET, tmp_path / "model.onnx")
+    shutil.copy(DATA / "eval.npz", tmp_path / "eval.npz")
+    (tmp_path / "images").mkdir()
+    with np.load(DATA / "calibration.npz") as rows:
+        for number, pixels in enumerate(rows["image"][:20]):
+            image.fromarray(pixels[0]).save(tmp_path / "images" / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(compile(code, "data.md", "exec"), {})
+    sys.modules.pop("loader")
+    printed = capsys.readouterr().out
+    assert "images, 20 images in batches of 1, grey 28x28 (stretch), pixels as they are, NCHW" in printed
+    assert "evaluation, 20 runs, top1" in printed
+    assert run(build_app(), ["optimize", "model.onnx", "--eval", "loader.py:evaluation", "-o", "other.onnx"]) == 0
+    assert "loader.py:evaluation, 20 runs, top1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -19,7 +19,7 @@ from onnxcomp.errors import DataError
 __all__ = ["DYNAMIC_SIZE", "SyntheticSamples"]
 
 DYNAMIC_SIZE = 64  # an image that five halvings leave 2 x 2 of, or a short text
-CALIBRATION_HINT = "give samples with --calibration"
+CALIBRATION_HINT = "give samples: --calibration or --eval DATA (bench: --data), or from Python a list of runs"
 
 
 class SyntheticSamples(Samples):
@@ -95,7 +95,10 @@ class SyntheticSamples(Samples):
 def _concrete(spec: InputSpec) -> tuple[np.dtype, tuple[int | None, ...]]:
     """Data type and shape of an input that values can be made up for."""
     if spec.dtype is None:
-        raise DataError(f"input '{spec.name}' is no numeric tensor: it can't be made up", hint=CALIBRATION_HINT)
+        raise DataError(
+            f"input '{spec.name}' is no numeric tensor (text, a sequence, an optional or a map): it can't be made up",
+            hint=CALIBRATION_HINT,
+        )
     if spec.shape is None:
         raise DataError(f"input '{spec.name}' has no known rank: it can't be made up", hint=CALIBRATION_HINT)
     if not (is_float(spec.dtype) or spec.dtype.kind == "b" or _is_integer(spec.dtype)):
