@@ -21,6 +21,7 @@ from onnxcomp.thresholds.histogram import Array, Grid, Histogram, Range
 __all__ = ["BINS", "kl"]
 
 BINS = 2048
+_BLOCK = 128  # candidates at once: as many as the processor's cache holds
 _TINY = np.finfo(np.float64).tiny  # in place of 0 under a logarithm that is multiplied by 0
 
 
@@ -54,21 +55,30 @@ def divergences(bins: Array, levels: int) -> Array:
     """
     total = bins.sum()
     kept = np.arange(levels, len(bins) + 1)  # [candidates]
-    edges = _edges(len(bins), levels)  # [candidates, levels + 1]
     below, used, entropy = (
         np.concatenate([[0.0], np.cumsum(values)])
         for values in (bins, bins > 0, bins * np.log(np.maximum(bins, _TINY)))
     )
-    sums = np.diff(below.take(edges), axis=1)
-    mean = sums / np.maximum(np.diff(used.take(edges), axis=1), 1)
-    logs = np.log(np.maximum(mean, _TINY))  # [candidates, levels]
     last = bins[kept - 1]
     outliers = total - below[kept]
     full = last + outliers  # P's last bin
     own = entropy[kept - 1] + full * np.log(np.maximum(full, _TINY))
-    cross = np.einsum("ij,ij->i", sums, logs) + outliers * logs[:, -1]
+    cross = np.concatenate(
+        [
+            _cross(below, used, _edges(len(bins), levels)[start : start + _BLOCK], outliers[start : start + _BLOCK])
+            for start in range(0, len(kept), _BLOCK)
+        ]
+    )
     found = (own - cross) / total + np.log(np.maximum(below[kept], _TINY) / total)
     return np.asarray(np.where(last > 0, found, np.inf), np.float64)
+
+
+def _cross(below: Array, used: Array, edges: npt.NDArray[np.intp], outliers: Array) -> Array:
+    """Return the sums of P log Q, Q not normalised, for some candidates."""
+    sums = np.diff(below.take(edges), axis=1)  # [candidates, levels]
+    mean = sums / np.maximum(np.diff(used.take(edges), axis=1), 1)
+    logs = np.log(np.maximum(mean, _TINY))
+    return np.asarray(np.einsum("ij,ij->i", sums, logs) + outliers * logs[:, -1], np.float64)
 
 
 @cache
