@@ -12,7 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcomp.api import QuantizeResult, Result, bench, compare, doctor, inspect, optimize, quantize
+    from onnxcomp.api import (
+        CalibrateResult,
+        QuantizeResult,
+        Result,
+        bench,
+        calibrate,
+        compare,
+        doctor,
+        inspect,
+        optimize,
+        quantize,
+    )
     from onnxcomp.customops import custom_operators
     from onnxcomp.data import ImageOptions
     from onnxcomp.errors import (
@@ -28,7 +39,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import BenchReport, CompareReport, QuantizeReport, Report
+    from onnxcomp.report import BenchReport, CalibrateReport, CompareReport, QuantizeReport, Report
+    from onnxcomp.statistics import Statistics
     from onnxcomp.target import Budget, Gates
 
 __version__ = "0.1.0"
@@ -36,6 +48,8 @@ __version__ = "0.1.0"
 _PLACES = {
     "BenchReport": "onnxcomp.report",
     "Budget": "onnxcomp.target",
+    "CalibrateReport": "onnxcomp.report",
+    "CalibrateResult": "onnxcomp.api",
     "CompareReport": "onnxcomp.report",
     "DataError": "onnxcomp.errors",
     "EnvironmentUnavailable": "onnxcomp.errors",
@@ -53,8 +67,10 @@ _PLACES = {
     "RecipeError": "onnxcomp.errors",
     "Report": "onnxcomp.report",
     "Result": "onnxcomp.api",
+    "Statistics": "onnxcomp.statistics",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
+    "calibrate": "onnxcomp.api",
     "compare": "onnxcomp.api",
     "custom_operators": "onnxcomp.customops",
     "doctor": "onnxcomp.api",
@@ -66,6 +82,8 @@ _PLACES = {
 __all__ = [
     "BenchReport",
     "Budget",
+    "CalibrateReport",
+    "CalibrateResult",
     "CompareReport",
     "DataError",
     "EnvironmentUnavailable",
@@ -83,9 +101,11 @@ __all__ = [
     "RecipeError",
     "Report",
     "Result",
+    "Statistics",
     "UsageError",
     "__version__",
     "bench",
+    "calibrate",
     "compare",
     "custom_operators",
     "doctor",

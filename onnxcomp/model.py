@@ -1,6 +1,7 @@
 """ONNX files and ``ir.Model`` values: load, validate, upgrade, describe, save. The input file is only ever read."""
 
 import contextlib
+import hashlib
 import itertools
 import math
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "executions",
     "external_files",
+    "fingerprint",
     "infer_shapes",
     "is_one_file",
     "load",
@@ -171,6 +173,21 @@ def materialized(model: "ir.Model") -> Iterator[bytes | Path]:
         path = Path(folder, "model.onnx")
         save(model, path)
         yield path
+
+
+def fingerprint(model: "ir.Model") -> str:
+    """Return what equal models share, and others do not: a hash of graph and weights, without the metadata."""
+    bare = model.clone()
+    bare.metadata_props.clear()
+    digest = hashlib.sha256()
+    with materialized(bare) as source:
+        if isinstance(source, bytes):
+            digest.update(source)
+        else:
+            for path in sorted(source.parent.iterdir()):  # the graph and its external data
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def upgrade_opset(model: "ir.Model", minimum: int) -> bool:

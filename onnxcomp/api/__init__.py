@@ -1,10 +1,23 @@
 """The verbs, from Python: one module per verb. The command line is a thin layer over these."""
 
 from onnxcomp.api.benchmark import bench
+from onnxcomp.api.calibration import CalibrateResult, calibrate
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.quantization import QuantizeResult, quantize
 
-__all__ = ["QuantizeResult", "Result", "bench", "compare", "doctor", "inspect", "optimize", "plan", "quantize"]
+__all__ = [
+    "CalibrateResult",
+    "QuantizeResult",
+    "Result",
+    "bench",
+    "calibrate",
+    "compare",
+    "doctor",
+    "inspect",
+    "optimize",
+    "plan",
+    "quantize",
+]

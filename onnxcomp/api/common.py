@@ -12,6 +12,7 @@ from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import is_one_file, size
 from onnxcomp.search import Task
+from onnxcomp.statistics import Statistics
 from onnxcomp.target import Target, get_target
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "make_up",
     "measurable_target",
     "open_data",
+    "open_statistics",
     "size_on_disk",
 ]
 
@@ -57,6 +59,23 @@ def check_images_used(images: ImageOptions | None, *samples: Samples | None) -> 
     """
     if images is not None and not any(isinstance(some, ImageFolder) for some in samples):
         raise UsageError("options for images are given, but no folder of images", hint="leave them out")
+
+
+def open_statistics(statistics: "str | os.PathLike[str] | Statistics | None") -> Statistics | None:
+    """Return statistics, read from their file where a path is given; None stays None.
+
+    Raises:
+        DataError: The file can't be read or is no statistics file.
+        UsageError: It is nothing that statistics can be given as.
+    """
+    if statistics is None or isinstance(statistics, Statistics):
+        return statistics
+    if not isinstance(statistics, str | os.PathLike):
+        raise UsageError(
+            f"statistics can't be given as {type(statistics).__name__}",
+            hint="pass the path of a file, or onnxcomp.Statistics",
+        )
+    return Statistics.load(statistics)
 
 
 def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:

@@ -15,6 +15,7 @@ from onnxcomp.api.common import (
     make_up,
     measurable_target,
     open_data,
+    open_statistics,
 )
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
@@ -25,6 +26,7 @@ from onnxcomp.report import Report, Settings, Written, make_report, now, version
 from onnxcomp.report.plan import Plan, PlannedCandidate
 from onnxcomp.search import Outcome, Progress, Work, cleanup, wanted
 from onnxcomp.search import optimize as _search
+from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def optimize(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
     calibration: Data | None = None,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
     budget: Budget | None = None,
@@ -79,6 +82,7 @@ def optimize(
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
         calibration: Samples for activation ranges; without them only what needs none is tried.
+        statistics: What `calibrate` measured, as a value or as its file: static INT8 then needs no samples.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
         budget: Bounds on accuracy, size and latency.
@@ -99,6 +103,7 @@ def optimize(
     prepared = _prepare(
         model,
         calibration=calibration,
+        statistics=statistics,
         eval=eval,
         metric=metric,
         budget=budget,
@@ -123,6 +128,7 @@ def plan(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
     calibration: Data | None = None,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
     budget: Budget | None = None,
@@ -144,6 +150,7 @@ def plan(
     prepared = _prepare(
         model,
         calibration=calibration,
+        statistics=statistics,
         eval=eval,
         metric=metric,
         budget=budget,
@@ -157,7 +164,8 @@ def plan(
         seed=seed,
         time_budget=time_budget,
     )
-    candidates = wanted(recipe, calibrated=prepared.work.calibration is not None)
+    calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
+    candidates = wanted(recipe, calibrated=calibrated)
     return Plan(
         settings=prepared.settings,
         size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,
@@ -186,6 +194,7 @@ def _prepare(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
     calibration: Data | None,
+    statistics: str | os.PathLike[str] | Statistics | None,
     eval: Data | None,  # noqa: A002  (the name of the option)
     metric: str | None,
     budget: Budget | None,
@@ -207,10 +216,12 @@ def _prepare(
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
     check_metric(metric)
     chosen = measurable_target(target)
-    if recipe is not None and calibration is None and not synthetic_calibration and recipe.needs_calibration:
-        raise UsageError("the recipe needs calibration samples", hint="--calibration DATA")
+    calibrated = calibration is not None or statistics is not None or synthetic_calibration
+    if recipe is not None and not calibrated and recipe.needs_calibration:
+        raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
     budget = budget or Budget()
     source = Path(model) if isinstance(model, str | os.PathLike) else None
+    known = open_statistics(statistics)
     loaded = load(model)
     notes: list[str] = []
     if is_quantized(loaded):
@@ -223,16 +234,17 @@ def _prepare(
     made_up = None
     if calibration_samples is None and (synthetic_calibration or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)
-    if calibration_samples is None and synthetic_calibration:
+    if calibration_samples is None and known is None and synthetic_calibration:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         calibration_samples = made_up
-    elif calibration_samples is None and recipe is None:
+    elif not calibrated and recipe is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     task = choose_task(calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
     work = Work(
         task=task,
         target=chosen,
         calibration=calibration_samples,
+        statistics=known,
         recipe=recipe,
         budget=budget,
         goal=goal,
@@ -242,7 +254,7 @@ def _prepare(
     )
     settings = Settings(
         model=str(source) if source else "(in memory)",
-        calibration=calibration_samples.description if calibration_samples else None,
+        calibration=known.samples if known else calibration_samples.description if calibration_samples else None,
         evaluation=task.samples.description,
         metric=task.metric_name,
         goal=goal,

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcomp.api.common import Data, check_images_used, check_metric, check_threads, choose_task, make_up, open_data
+from onnxcomp.api.calibration import collect
+from onnxcomp.api.common import (
+    Data,
+    check_images_used,
+    check_metric,
+    check_threads,
+    choose_task,
+    make_up,
+    open_data,
+    open_statistics,
+)
 from onnxcomp.api.modes import Mode, get_mode
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
@@ -24,7 +34,7 @@ from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report import QuantizeReport, Written, machine, now, versions
 from onnxcomp.runtime import Session
 from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness
-from onnxcomp.statistics import RangeStore
+from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Gates, Target, get_target
 
 if TYPE_CHECKING:
@@ -63,6 +73,7 @@ def quantize(
     *,
     mode: str,
     calibration: Data | None = None,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
     method: str | None = None,
@@ -83,8 +94,9 @@ def quantize(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        mode: ``static`` (needs calibration) or ``dynamic``.
+        mode: ``static`` (needs calibration or statistics) or ``dynamic``.
         calibration: Samples for activation ranges.
+        statistics: What `calibrate` measured, as a value or as its file: then no sample is run to find ranges.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
         method: How ranges become thresholds, of ``onnxcomp.thresholds.METHODS``; None: the pass's default.
@@ -116,11 +128,15 @@ def quantize(
     if gates.max_latency_ratio is not None and unmeasured:
         raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
     calibrated = Need.CALIBRATION in step.make().needs
-    if calibrated and calibration is None and not synthetic_calibration:
+    if statistics is not None and not calibrated:
+        raise UsageError(f"mode {mode} uses no statistics")
+    if calibrated and calibration is None and statistics is None and not synthetic_calibration:
         raise UsageError(
-            f"mode {mode} needs calibration samples", hint="--calibration DATA, or --synthetic for made-up ones"
+            f"mode {mode} needs calibration samples",
+            hint="--calibration DATA, --statistics FILE, or --synthetic for made-up ones",
         )
     source = Path(model) if isinstance(model, str | os.PathLike) else None
+    known = open_statistics(statistics)
     loaded = load(model)
     notes = [f"latency not measured: {unmeasured}"] if unmeasured else []
     if is_quantized(loaded):
@@ -128,9 +144,10 @@ def quantize(
     samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
     check_images_used(images, samples, evaluation)
     made_up = None
-    if samples is None and (calibrated or evaluation is None):
+    unknown = calibrated and known is None
+    if samples is None and (unknown or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)
-    if samples is None and calibrated:
+    if samples is None and unknown:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         samples = made_up
     task = choose_task(samples, evaluation, made_up, metric, max_drop=gates.max_drop, notes=notes)
@@ -138,7 +155,7 @@ def quantize(
         raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
 
     ctx = PassContext(target=where, samples=samples if calibrated else None, seed=seed)
-    made = _make(loaded, chosen, step, ctx, task=task, show=show)
+    made = _make(loaded, chosen, step, ctx, known, task=task, show=show)
     exact = gates.max_latency_ratio
     race = None if unmeasured else Race(loaded, _first(task), threads=threads, seed=seed, progress=show)
     found = _measure(loaded, made.model, task, race, show, exact=exact)
@@ -155,7 +172,8 @@ def quantize(
         mode=mode,
         settings=step.settings,
         target=where.name,
-        calibration=ctx.samples.description if ctx.samples else None,
+        calibration=known.samples if known else ctx.samples.description if ctx.samples else None,
+        statistics=known.created if known else None,
         evaluation=task.samples.description,
         metric=task.metric_name,
         gates=gates,
@@ -206,7 +224,9 @@ class _Found:
     timing: Comparison | None
 
 
-def _make(model: "ir.Model", mode: Mode, step: Step, ctx: PassContext, *, task: Task, show: Progress) -> _Made:
+def _make(
+    model: "ir.Model", mode: Mode, step: Step, ctx: PassContext, known: Statistics | None, *, task: Task, show: Progress
+) -> _Made:
     """Clean up and quantize.
 
     Raises:
@@ -220,9 +240,15 @@ def _make(model: "ir.Model", mode: Mode, step: Step, ctx: PassContext, *, task: 
     )
     base, in_front = run_recipe(cleaned, Recipe(mode.front), ctx, verifier)
     _check_names(step.settings.get("exclude", ()), base, step, ctx)
-    if ctx.samples is not None:
-        ctx.ranges = RangeStore(
-            cleaned, ctx.samples, progress=lambda done, of: show("calibrate", done / of if of else None)
+    if known is not None:
+        ctx.ranges = known.store(cleaned, ctx.samples)
+    elif ctx.samples is not None:
+        ctx.ranges = collect(
+            cleaned,
+            ctx.samples,
+            ctx,
+            verifier,
+            progress=lambda done, of: show("calibrate", done / of if of else None),
         )
     show("quantize", None)
     quantized, (done,) = run_recipe(base, Recipe((step,)), ctx, verifier)

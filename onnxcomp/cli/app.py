@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp import __version__
-from onnxcomp.cli import bench, compare, doctor, inspect, optimize, passes, quantize
+from onnxcomp.cli import bench, calibrate, compare, doctor, inspect, optimize, passes, quantize
 from onnxcomp.cli.configuration import read_configuration, used_file
 from onnxcomp.cli.signature import commands
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
@@ -47,6 +47,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("bench", epilog=bench.EXAMPLES)(bench.command)
+    app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.command)
     app.command("compare", epilog=compare.EXAMPLES)(compare.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)

@@ -23,6 +23,7 @@ def command(
     model: options.Model,
     output: options.Output = None,
     calibration: options.Calibration = None,
+    statistics: options.StatisticsFile = None,
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,
     max_drop: options.MaxDrop = 0.01,
@@ -79,7 +80,7 @@ def command(
     )
     images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.opt.onnx"
-    read = [source_file(str(name)) for name in (model, calibration, evaluation, recipe, metric) if name]
+    read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
     from onnxcomp.api import optimize, plan
@@ -91,6 +92,7 @@ def command(
             planned = plan(
                 model,
                 calibration=calibration,
+                statistics=statistics,
                 eval=evaluation,
                 metric=metric,
                 budget=budget,
@@ -110,6 +112,7 @@ def command(
         result = optimize(
             model,
             calibration=calibration,
+            statistics=statistics,
             eval=evaluation,
             metric=metric,
             budget=budget,

@@ -39,6 +39,7 @@ __all__ = [
     "Quiet",
     "Reports",
     "Seed",
+    "StatisticsFile",
     "Synthetic",
     "TargetName",
     "Threads",
@@ -89,6 +90,9 @@ Calibration = Annotated[
         help="Samples for activation ranges: an .npz of rows, a folder of .npz (one per run) or of images (a "
         "sub-folder per class), or FILE.py:function."
     ),
+]
+StatisticsFile = Annotated[
+    Path | None, typer.Option("--statistics", help="Ranges that onnxcomp calibrate measured, instead of samples.")
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", help="Samples to judge on, of the same forms, best with 'labels'.")

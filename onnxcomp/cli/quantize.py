@@ -21,11 +21,12 @@ onnxcomp quantize model.onnx --mode static --calibration calib/ --method percent
 
 def command(
     model: options.Model,
-    mode: Annotated[str, typer.Option(help="static (needs calibration) or dynamic.", show_default=False)],
+    mode: Annotated[str, typer.Option(help="static (needs calibration or statistics) or dynamic.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.quantized.onnx]")
     ] = None,
     calibration: options.Calibration = None,
+    statistics: options.StatisticsFile = None,
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,
     method: Annotated[
@@ -89,7 +90,7 @@ def command(
     )
     images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.quantized.onnx"
-    read = [source_file(str(name)) for name in (model, calibration, evaluation, metric) if name]
+    read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, metric) if name]
     reports = [] if dry_run else report or []
     check_outputs(None if dry_run else target_path, reports, inputs=tuple(filter(None, read)), overwrite=overwrite)
 
@@ -100,6 +101,7 @@ def command(
             model,
             mode=mode,
             calibration=calibration,
+            statistics=statistics,
             eval=evaluation,
             metric=metric,
             method=method,

@@ -1,6 +1,7 @@
 """What commands return: values with everything that was measured, and their renderings."""
 
 from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
+from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
@@ -11,6 +12,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BenchReport",
     "BenchSettings",
+    "CalibrateReport",
     "CompareReport",
     "Document",
     "ModelBenchmark",

@@ -27,6 +27,7 @@ class QuantizeReport(Document):
         settings: Of the quantizing pass, where they differ from its defaults.
         target: Where the result will run.
         calibration: The samples behind the activation ranges; None: the mode needs none.
+        statistics: When these samples were measured, where that was before; None: in this run, or never.
         evaluation: What answers were judged on.
         metric: What scored them; None without labels.
         gates: Bounds that the user named.
@@ -61,6 +62,7 @@ class QuantizeReport(Document):
     settings: Mapping[str, Any]
     target: str
     calibration: str | None
+    statistics: str | None
     evaluation: str
     metric: str | None
     gates: Gates
@@ -109,7 +111,8 @@ class QuantizeReport(Document):
         settings = ", ".join(f"{name} = {value}" for name, value in self.settings.items())
         yield f" mode    {self.mode}{f' ({settings})' if settings else ''}      target  {self.target}"
         if self.calibration:
-            yield f" calibration  {self.calibration}"
+            measured = f" (measured {self.statistics})" if self.statistics else ""
+            yield f" calibration  {self.calibration}{measured}"
         yield f" evaluation   {self.evaluation}" + (f", {self.metric}" if self.metric else "")
 
     def _work(self, *, verbose: bool) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """``optimize``: build candidates, judge each on samples, time them side by side, deliver the best that is proven."""
 
-from onnxcomp.search.candidates import cleanup, wanted
+from onnxcomp.search.candidates import cleanup, prepared, wanted
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.optimize import Progress, Work, optimize
 from onnxcomp.search.race import Race, slowness
@@ -17,6 +17,7 @@ __all__ = [
     "Work",
     "cleanup",
     "optimize",
+    "prepared",
     "slowness",
     "wanted",
 ]

@@ -1,15 +1,14 @@
 """From a cleaned-up model to candidates in memory."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from onnxcomp.model import materialized, node_times, size
+from onnxcomp.model import fingerprint, node_times, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
-from onnxcomp.recipe import METADATA_KEY, Recipe
+from onnxcomp.recipe import Recipe
 from onnxcomp.search.candidates import ATTENTION, Candidate, attended
 from onnxcomp.search.polish import PAYS, polish
 from onnxcomp.search.race import Race
@@ -66,13 +65,13 @@ class Builder:
         One whose every pass was rolled back is kept as rejected, with the reason.
         """
         built: list[Built] = []
-        seen = {_digest(self._cleaned)}
+        seen = {fingerprint(self._cleaned)}
         for candidate in wanted:
             report = partial(self._stage, candidate.name)
             model, reports = run_recipe(self._cleaned, candidate.recipe, self._ctx, self._verifier, progress=report)
             result = _described(candidate.name, model, tuple(reports))
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
-            if (key := _digest(model)) not in seen:
+            if (key := fingerprint(model)) not in seen:
                 seen.add(key)
                 built.append(Built(result, model, candidate.name, candidate.recipe))
             elif failures:
@@ -149,11 +148,3 @@ def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) ->
 def _float_nodes(recipe: Recipe) -> int:
     """Count the nodes that a recipe leaves out by name."""
     return len({name for step in recipe.steps for name in step.settings.get("exclude", ())})
-
-
-def _digest(model: "ir.Model") -> bytes:
-    """Return what two equal models share: the hash of everything but the recipe."""
-    bare = model.clone()
-    bare.metadata_props.pop(METADATA_KEY, None)
-    with materialized(bare) as source:
-        return hashlib.sha256(source if isinstance(source, bytes) else source.read_bytes()).digest()

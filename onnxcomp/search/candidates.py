@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
 
-__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "quantized", "wanted"]
+__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "wanted"]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -43,6 +43,11 @@ _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Con
 def cleanup() -> Recipe:
     """Return the exact rewrites that every candidate starts from."""
     return Recipe(tuple(Step(name) for name in _CLEANUP_PASSES))
+
+
+def prepared() -> Recipe:
+    """Return all exact rewrites that stand between clean-up and static quantization: they make tensors of their own."""
+    return Recipe((_UPGRADE, _EXPAND))
 
 
 def quantized(*, calibrated: bool) -> list[Candidate]:

@@ -29,7 +29,7 @@ from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Outcome
-from onnxcomp.statistics import RangeStore
+from onnxcomp.statistics import RangeStore, Statistics
 from onnxcomp.target import Budget, Goal, Target
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Work:
         task: What answers are judged on.
         target: Where the model will run.
         calibration: Samples for activation ranges; None: no technique that needs them.
+        statistics: Ranges that were measured before; with them, samples are needed for what they lack alone.
         recipe: Tried instead of the built-in candidates.
         budget: Bounds.
         goal: What is minimised.
@@ -63,6 +64,7 @@ class Work:
     task: Task
     target: Target
     calibration: Samples | None = None
+    statistics: Statistics | None = None
     recipe: Recipe | None = None
     budget: Budget = field(default_factory=Budget)
     goal: Goal = "latency"
@@ -118,7 +120,9 @@ class _Optimizer:
         cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=self._cleaning)
         if work.recipe:
             work.recipe.check_excluded(self._node_names(cleaned, work.recipe, ctx))
-        if work.calibration is not None:
+        if work.statistics is not None:
+            ctx.ranges = work.statistics.store(cleaned, work.calibration, progress=self._calibrating)
+        elif work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
         first = wanted(work.recipe, calibrated=ctx.ranges is not None)

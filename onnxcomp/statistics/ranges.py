@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
+from onnxcomp.errors import PassError
 from onnxcomp.statistics.histograms import collect_histograms
 from onnxcomp.statistics.tap import inner_values
 from onnxcomp.thresholds import Grid, Histogram, Range, solve
@@ -22,7 +23,7 @@ class RangeStore:
 
     Args:
         model: The model whose tensors are measured, by name. It is not changed.
-        samples: What the model is run on.
+        samples: What the model is run on; None: only what is known can be asked for.
         threads: Intra-op threads; 0 is all cores but one.
         progress: Called with the number of samples done and the total, where that is known.
         known: What was measured before, by tensor.
@@ -31,7 +32,7 @@ class RangeStore:
     def __init__(
         self,
         model: "ir.Model",
-        samples: Samples,
+        samples: Samples | None,
         *,
         threads: int = 0,
         progress: Callable[[int, int | None], None] | None = None,
@@ -57,12 +58,19 @@ class RangeStore:
 
         Raises:
             ModelError: A tensor takes a NaN, or the model does not run.
-            DataError: There are no samples, or they do not fit.
+            DataError: The samples are none, or do not fit.
+            PassError: A tensor is not known, and there are no samples to measure it on.
             KeyError: The model has no such tensor.
         """
         wanted = tuple(dict.fromkeys(names))
         missing = [name for name in wanted if name not in self._known]
+        if missing and self._samples is None:
+            raise PassError(
+                f"the statistics lack tensor {missing[0]}, and there are no samples to measure it on",
+                hint="give the samples too: --calibration DATA",
+            )
         for origin, group in self._origins(missing, model):
+            assert self._samples is not None
             self._known |= collect_histograms(
                 origin, self._samples, group, threads=self._threads, progress=self._progress
             )

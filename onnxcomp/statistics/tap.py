@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from onnxcomp.model import infer_shapes
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["inner_values", "tapped"]
+__all__ = ["float_tensors", "inner_values", "tapped"]
 
 
 def tapped(model: "ir.Model", names: Iterable[str]) -> "ir.Model":
@@ -31,3 +33,17 @@ def inner_values(model: "ir.Model") -> "dict[str, ir.Value]":
     """Return the inputs and the node outputs of the main graph by name."""
     values = {str(value.name): value for value in model.graph.inputs}
     return values | {str(value.name): value for node in model.graph for value in node.outputs}
+
+
+def float_tensors(model: "ir.Model") -> list[str]:
+    """Name the float32 tensors of the main graph that are computed at run time or given as inputs, in graph order."""
+    import onnx_ir as ir
+
+    typed = model.clone()
+    infer_shapes(typed)
+    found = inner_values(typed).items()
+    return [
+        name
+        for name, value in found
+        if isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT and value.name
+    ]

@@ -15,6 +15,7 @@ jsonschema = pytest.importorskip("jsonschema")
 
 COMMANDS = {
     "bench": "bench {dense} {dense} --seconds 0.2 --profile",
+    "calibrate": "calibrate {dense} --calibration {calibration} -o {statistics}",
     "compare": "compare {dense} {dense} --eval {eval} --perturb noise=0.1",
     "doctor": "doctor",
     "inspect": "inspect {dense} --nodes --quantization",
@@ -50,6 +51,7 @@ def validator() -> Any:
 def names(dense: Path, sample_models: Path, data: dict[str, Path], tmp_path: Path) -> Names:
     resnet = sample_models / "resnet8" / "model.onnx"
     paths = {"dense": dense, "resnet": resnet, "out": tmp_path / "o.onnx", "report": tmp_path / "r.json", **data}
+    paths["statistics"] = tmp_path / "s.npz"
     return {name: str(path) for name, path in paths.items()}
 
 
