@@ -43,6 +43,7 @@ __all__ = [
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
 _EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: bytes of each other file that tensors came from
 _SOURCES = "onnxcomp.sources"  # of a loaded graph's meta: where those files are
+_SEPARATE_INITIALIZERS = 4  # the first IR version whose initializers need not be inputs; if they are, as defaults
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _PATH_HINT = "name an .onnx file that is there and may be read"
 _FILE_HINT = "export the model again, or copy the file again"
@@ -363,6 +364,10 @@ def _fit_to_runtime(model: "ir.Model") -> None:
     newest = limits()
     # Writers stamp their own newest IR version on models that use nothing of it
     model.ir_version = min(model.ir_version, newest.ir_version)
+    if model.ir_version < _SEPARATE_INITIALIZERS:  # their initializers had to be inputs, but onnxruntime takes none
+        for value in [value for value in model.graph.inputs if value.is_initializer()]:
+            model.graph.inputs.remove(value)
+        model.ir_version = _SEPARATE_INITIALIZERS
     if opset(model) > newest.opset:
         raise ModelError(
             f"the model uses opset {opset(model)}, the installed onnxruntime loads up to {newest.opset}",

@@ -19,9 +19,9 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.test import loader
 
-__all__ = ["LIGHT", "Case", "all_cases", "constants_planted"]
+__all__ = ["Case", "all_cases", "constants_planted", "light_model"]
 
-LIGHT = Path(loader.DATA_DIR, "light")
+_LIGHT = Path(loader.DATA_DIR, "light")
 _KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 _READERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "tensor_type": (onnx.TensorProto, numpy_helper.to_array),
@@ -109,7 +109,7 @@ def _disk_cases() -> Iterator[Case]:
 
 def _light_cases() -> Iterator[Case]:
     tolerances = {Path(str(test.url)).name: test for test in loader.load_model_tests(kind="real")}
-    for path in sorted(LIGHT.glob("*.onnx")):
+    for path in sorted(_LIGHT.glob("*.onnx")):
         model = onnx.load(path)
         known = {tensor.name for tensor in model.graph.initializer}
         inputs = {}
@@ -138,3 +138,31 @@ def _plain(value: Any) -> Any:
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
     return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def light_model(name: str, *, seed: int = 0) -> onnx.ModelProto:
+    """Return a ``light`` model whose constants of one value each are random weights, scaled to keep activations alive.
+
+    Args:
+        name: As in ``light_NAME.onnx``.
+        seed: Of the weights.
+    """
+    model = onnx.load(_LIGHT / f"light_{name}.onnx")
+    rng = np.random.default_rng(seed)
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    uses = {value: (node.op_type, index) for node in model.graph.node for index, value in enumerate(node.input)}
+    for node in list(model.graph.node):
+        if node.op_type == "ConstantOfShape":
+            weight = _random_weight(*uses[node.output[0]], tuple(shapes[node.input[0]]), rng)
+            model.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
+            model.graph.node.remove(node)
+    return model
+
+
+def _random_weight(op_type: str, index: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape, np.float32)
+    if op_type in ("Conv", "Gemm") and index == 1:  # He's initialisation
+        return noise * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    if op_type == "BatchNormalization" and index in (1, 4):  # scale and variance
+        return 1 + np.abs(noise) / 10
+    return noise / 10

@@ -153,6 +153,8 @@ def _why_not(node: ir.Node, role: Role) -> str | None:
         return "not float32"
     if not any(True for _ in activations(node, role)):
         return "all inputs are constant"
+    if any(value.is_initializer() for value in activations(node, role)):
+        return "a caller may override an operand"
     return _why_not_op(node, role)
 
 
