@@ -35,6 +35,7 @@ def command(
     half_width: Annotated[
         float, typer.Option(help="How narrow the intervals are to be: 0.02 is plus or minus 2 % of a ratio.")
     ] = 0.02,
+    custom_ops: options.CustomOps = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also show the time by type of operator.")] = False,
     seed: options.Seed = 0,
     report: options.Reports = None,
@@ -52,6 +53,7 @@ def command(
     from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
+    from onnxcomp.customops import custom_operators
     from onnxcomp.usercode import source_file
 
     images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
@@ -60,7 +62,7 @@ def command(
 
     from onnxcomp.api import bench
 
-    with shown_progress(quiet=quiet) as progress:
+    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         found = bench(
             *models,
             data=data,

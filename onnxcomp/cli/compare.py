@@ -42,6 +42,7 @@ def command(
     by_position: Annotated[
         bool, typer.Option("--by-position", help="Pair inputs and outputs by their order, where names differ.")
     ] = False,
+    custom_ops: options.CustomOps = None,
     batch: options.Batch = 1,
     image_size: options.ImageSize = None,
     mean: options.ImageMean = None,
@@ -64,6 +65,7 @@ def command(
     from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
+    from onnxcomp.customops import custom_operators
     from onnxcomp.target import Gates
     from onnxcomp.usercode import source_file
 
@@ -74,7 +76,7 @@ def command(
 
     from onnxcomp.api import compare
 
-    with shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
+    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
         found = compare(
             reference,
             candidate,

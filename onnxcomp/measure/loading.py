@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxcomp.customops import libraries
 from onnxcomp.data import Feed
 from onnxcomp.errors import EnvironmentUnavailable
 from onnxcomp.runtime import Provider, Session
@@ -62,7 +63,8 @@ def peak_memory(model: Path, feed: Feed, *, threads: int, provider: Provider) ->
         EnvironmentUnavailable: The process fails, or the system does not tell.
     """
     # -P: a file of the current folder must not stand in for a module
-    command = [sys.executable, "-P", "-m", "onnxcomp.measure.probe", str(model), str(threads), provider, str(_RUNS)]
+    arguments = [str(model), str(threads), provider, str(_RUNS), *libraries()]
+    command = [sys.executable, "-P", "-m", "onnxcomp.measure.probe", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(command, input=pickle.dumps(dict(feed)), capture_output=True, env=environment, check=True)

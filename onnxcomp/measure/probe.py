@@ -1,6 +1,7 @@
-"""What a model needs in a process of its own: ``python -m onnxcomp.measure.probe MODEL THREADS PROVIDER RUNS < feed``.
+"""What a model needs in a process of its own.
 
-The process imports what running takes and nothing else. The feed is a pickle from the process that started this one.
+``python -m onnxcomp.measure.probe MODEL THREADS PROVIDER RUNS [LIBRARY...] < feed``: the libraries are of custom
+operators. The process imports what running takes and nothing else. The feed is a pickle from the one that started it.
 """
 
 import json
@@ -8,6 +9,7 @@ import pickle
 import sys
 from pathlib import Path
 
+from onnxcomp.customops import custom_operators
 from onnxcomp.measure.memory import peak_rss
 from onnxcomp.runtime import Session, check_provider
 
@@ -16,11 +18,12 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> None:
     """Load and run a model; print the peak memory before and after as JSON."""
-    path, threads, provider, runs = arguments
+    path, threads, provider, runs, *libraries = arguments
     feed = pickle.load(sys.stdin.buffer)
     check_provider(provider)  # type: ignore[arg-type]  # imports onnxruntime
     before = peak_rss()
-    session = Session(Path(path), threads=int(threads), provider=provider)  # type: ignore[arg-type]
+    with custom_operators(libraries):
+        session = Session(Path(path), threads=int(threads), provider=provider)  # type: ignore[arg-type]
     for _ in range(int(runs)):
         session.run(feed)
     print(json.dumps({"peak": peak_rss(), "before": before}))

@@ -16,6 +16,7 @@ import onnxcomp
 from onnxcomp import runtime
 from onnxcomp.api import benchmark
 from onnxcomp.cli.app import build_app, run
+from onnxcomp.customops import custom_operators
 from onnxcomp.errors import DataError, EnvironmentUnavailable, UsageError
 from onnxcomp.measure import Comparison, Ratio, Timing, peak_memory
 from onnxcomp.measure import loading as loading_module
@@ -262,6 +263,16 @@ def test_memory_that_is_not_known(
     found = onnxcomp.bench(models[0])
     assert found.models[0].memory is None
     assert any("ended with -9" in note for note in found.notes)
+
+
+def test_the_process_that_memory_is_measured_in_loads_the_same_libraries(
+    models: tuple[str, str], tmp_path: Path
+) -> None:
+    library = tmp_path / "text.so"
+    library.write_text("no library", encoding="utf-8")
+    feed = {"image": np.zeros((1, 1, 28, 28), np.uint8)}
+    with custom_operators([library]), pytest.raises(EnvironmentUnavailable, match="is no library of custom operators"):
+        peak_memory(Path(models[0]), feed, threads=1, provider="cpu")
 
 
 def test_a_file_of_the_folder_does_not_stand_in_for_a_module(models: tuple[str, str], tmp_path: Path) -> None:
