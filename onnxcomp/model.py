@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcomp import customops, runtime
+from onnxcomp.claims import GRAPH_HINT, check_nodes, check_tensors
 from onnxcomp.data import Feed
 from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.facts import all_nodes, foreign_domains, initializers, opset
@@ -47,8 +48,6 @@ _SEPARATE_INITIALIZERS = 4  # the first IR version whose initializers need not b
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _PATH_HINT = "name an .onnx file that is there and may be read"
 _FILE_HINT = "export the model again, or copy the file again"
-_DATA_HINT = "copy the model together with all files of its external data"
-_GRAPH_HINT = "export the model again; onnx.checker.check_model may tell more"
 
 
 def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
@@ -70,6 +69,7 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
         if not (domains := foreign_domains(model)):
             raise
         raise ModelError(f"{err} (the model has operators of {', '.join(domains)})", hint=customops.HINT) from err
+    _copy(model)  # every pass works on one
     return model
 
 
@@ -86,7 +86,7 @@ def read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     import onnx_ir as ir
 
     if isinstance(source, ir.Model):
-        return source.clone()
+        return _copy(source)
     if isinstance(source, bytes):
         return _parse(source, "the given bytes", None)
     if isinstance(source, str | os.PathLike):
@@ -119,11 +119,14 @@ def serialized(model: "ir.Model") -> bytes:
     """Return the model as one ONNX file.
 
     Raises:
-        ModelError: It is too large for one file.
+        ModelError: It is too large for one file, or damaged.
     """
     if not _fits_protobuf(model):
         raise ModelError("the model is too large for one protobuf message (2 GB)")
-    content: bytes = to_proto(model).SerializeToString()
+    try:
+        content: bytes = to_proto(model).SerializeToString()
+    except Exception as err:  # of damaged names, for example, which protobuf reads and does not write
+        raise ModelError(f"the model can't be written: {_root(err)}", hint=GRAPH_HINT) from err
     return content
 
 
@@ -304,7 +307,8 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
         raise ModelError(f"{name} is not an ONNX model, or is cut short", hint=_FILE_HINT) from err
     if not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it has no graph with an output", hint=_FILE_HINT)
-    external = _check_external_data(proto, name, folder)
+    check_nodes(proto, name)
+    external = check_tensors(proto, name, folder)
     try:
         model = from_proto(proto)
         if folder is not None:
@@ -315,10 +319,17 @@ def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":
     except ModelError:
         raise
     except Exception as err:  # onnx-ir raises many kinds on malformed graphs
-        raise ModelError(f"{name} is malformed: {_root(err)}", hint=_GRAPH_HINT) from err
+        raise ModelError(f"{name} is malformed: {_root(err)}", hint=GRAPH_HINT) from err
     model.graph.meta[_EXTERNAL] = external
     model.graph.meta[_SOURCES] = frozenset((folder / file).resolve() for file in external) if folder else frozenset()
     return model
+
+
+def _copy(model: "ir.Model") -> "ir.Model":
+    try:
+        return model.clone()
+    except Exception as err:  # onnx-ir raises many kinds on malformed graphs
+        raise ModelError(f"the model is malformed: {_root(err)}", hint=GRAPH_HINT) from err
 
 
 def _root(err: BaseException) -> str:
@@ -326,38 +337,6 @@ def _root(err: BaseException) -> str:
     while err.__cause__ is not None:
         err = err.__cause__
     return f"{type(err).__name__}: {str(err)[:300]}"
-
-
-def _check_external_data(proto: "object", name: str, folder: Path | None) -> dict[str, int]:
-    """Refuse external data that can't be read or must not be; return the bytes of the files that hold some."""
-    import onnx
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
-
-    assert isinstance(proto, onnx.ModelProto)
-    sizes = {}
-    for tensor in filter(uses_external_data, _get_all_tensors(proto)):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        if folder is None:
-            raise ModelError(f"{name} keeps tensor {tensor.name} in another file ({location})", hint="give a path")
-        root, file = folder.resolve(), (folder / location).resolve()
-        if not location or Path(location).is_absolute() or not file.is_relative_to(root):
-            raise ModelError(
-                f"{name}: external data of {tensor.name} lies outside the model's folder: {location!r}",
-                hint="such files are not read; export the model with its data beside it",
-            )
-        if not file.is_file():
-            raise ModelError(f"{name}: external data file {location} is missing", hint=_DATA_HINT)
-        try:
-            offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
-        except ValueError as err:
-            raise ModelError(
-                f"{name}: external data of {tensor.name} has no valid offset and length", hint=_GRAPH_HINT
-            ) from err
-        sizes[location] = file.stat().st_size
-        if offset < 0 or length < 0 or offset + length > sizes[location]:
-            raise ModelError(f"{name}: external data file {location} is cut short", hint=_DATA_HINT)
-    return sizes
 
 
 def _fit_to_runtime(model: "ir.Model") -> None:

@@ -154,6 +154,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     # external data
     "external-missing.onnx": partial(_external, data=0),
     "external-short.onnx": partial(_external, data=100, length="320"),
+    "external-less.onnx": partial(_external, length="100"),
     "external-parent.onnx": partial(_external, location="../w.bin"),
     "external-absolute.onnx": partial(_external, location="/etc/hostname"),
     "external-link.onnx": _linked_external,

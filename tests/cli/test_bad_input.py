@@ -54,6 +54,7 @@ TABLE: dict[str, Bad] = {
     # external data
     "external data missing": Bad("optimize external-missing.onnx", 3, "external data file w.bin is missing"),
     "external data too short": Bad("optimize external-short.onnx", 3, "external data file w.bin is cut short"),
+    "external data of another tensor": Bad("optimize external-less.onnx", 3, "needs 320 bytes, its external data has"),
     "external data in ..": Bad("optimize external-parent.onnx", 3, "of w lies outside the model's folder: '../w.bin'"),
     "external data at /": Bad("optimize external-absolute.onnx", 3, "lies outside the model's folder: '/etc/hostname'"),
     "external data behind a link": Bad("optimize external-link.onnx", 3, "lies outside the model's folder: 'w.link'"),
@@ -70,10 +71,12 @@ TABLE: dict[str, Bad] = {
     "opset too new": Bad("optimize new-opset.onnx", 3, "the model uses opset 99"),
     "types that do not fit": Bad("optimize wrong-type.onnx", 3, "tensor(float) and tensor(int64)"),
     "shapes that do not fit": Bad("optimize wrong-shape.onnx", 3, "Incompatible dimensions"),
-    "weight of 4 EB": Bad("optimize huge-weight.onnx", 3, "Incompatible dimensions"),
+    "weight of 4 EB": Bad("optimize huge-weight.onnx", 3, "needs 4611686018427387904 bytes, and has 4"),
     "weight of negative size": Bad("optimize negative-weight.onnx", 3, "dimensions"),
-    "weight with few bytes": Bad("optimize short-weight.onnx", 3, "raw_data size (4 bytes) does not match"),
-    "weight of unknown type": Bad("optimize odd-weight.onnx", 3, "77 is not a valid DataType"),
+    "weight with few bytes": Bad(
+        "optimize short-weight.onnx", 3, "tensor w of the dimensions [8, 10] needs 320 bytes, and has 4"
+    ),
+    "weight of unknown type": Bad("optimize odd-weight.onnx", 3, "of the data type 77, which is not known"),
     # inputs that can't be made up
     "string input without data": Bad("optimize texts.onnx", 2, "input 'x' is no numeric tensor"),
     "rank unknown without data": Bad("optimize rankless.onnx", 2, "input 'x' has no known rank"),
