@@ -14,7 +14,7 @@ _TEXTS = (
     """g (bool c, float[N, 8] x) => (float[N, 8] y) {
         y = If (c) <
             then_branch = t () => (float[N, 8] p) { a = MatMul(x, w) p = Relu(a) },
-            else_branch = e () => (float[N, 8] q) { k = Constant <value = float[1] {2.0}> () q = Mul(x, k) }
+            else_branch = e () => (float[N, 8] q) { two = Constant <value = float[1] {2.0}> () q = Mul(x, two) }
         >
     }""",
     """g (float[4, 8] x) => (float[8] y, float[4, 8] s) {
