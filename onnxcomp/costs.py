@@ -23,6 +23,10 @@ _FREE = frozenset({"BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "QLinearA
                    "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid",
                    "QLinearSoftmax", "QLinearWhere", "QuantizeLinear", "QuickGelu",
                    "SkipLayerNormalization"})  # fmt: skip
+# Of ai.onnx.ml: they look up, compare, scale or move
+_FREE_ML = frozenset({"ArrayFeatureExtractor", "Binarizer", "CastMap", "CategoryMapper", "DictVectorizer",
+                      "FeatureVectorizer", "Imputer", "LabelEncoder", "Normalizer", "OneHotEncoder", "Scaler",
+                      "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"})  # fmt: skip
 _Shape = tuple[int, ...]
 
 
@@ -36,7 +40,17 @@ def macs(node: "ir.Node") -> int | None:
         return count(node)
     if node.domain in ("", "ai.onnx"):
         return None if node.op_type in _UNCOUNTED else 0
+    if node.domain == "ai.onnx.ml":
+        return 0 if node.op_type in _FREE_ML else _linear(node)
     return 0 if node.domain == "com.microsoft" and node.op_type in _FREE else None
+
+
+def _linear(node: "ir.Node") -> int | None:
+    """LinearClassifier and LinearRegressor: X [rows, features], all coefficients for each row."""
+    x, coefficients = _shape(node, 0), node.attributes.get("coefficients")
+    if node.op_type not in ("LinearClassifier", "LinearRegressor") or x is None or len(x) != 2 or not coefficients:
+        return None
+    return x[0] * len(coefficients.as_floats())
 
 
 def _shape(node: "ir.Node", index: int, *, output: bool = False) -> _Shape | None:

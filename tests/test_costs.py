@@ -51,6 +51,14 @@ CASES = {
     ),
     "a domain that nobody knows": ("float[2,3] x, float[3,4] w", "other.Product (x, w)", "float[2,4] y", None),
     "fused product": ("float[5,7] x, float[3,7] w", "com.microsoft.FusedMatMul <transB=1> (x, w)", "float[5,3] y", 105),
+    "linear, of ai.onnx.ml": (
+        "float[5,3] x, float[1] w",
+        "ai.onnx.ml.LinearRegressor <coefficients = [1.0, 2.0, 3.0], targets = 1> (x)",
+        "float[5,1] y",
+        15,
+    ),
+    "scaling, of ai.onnx.ml": ("float[5,3] x, float[1] w", "ai.onnx.ml.Scaler (x)", "float[5,3] y", 0),
+    "kernels, of ai.onnx.ml": ("float[5,3] x, float[1] w", "ai.onnx.ml.SVMRegressor (x)", "float[5,1] y", None),
     "not counted": ("float[2,4,8] x, int64 w", "DFT (x, w)", "float[2,4,8,2] y", None),
 }
 
@@ -58,6 +66,6 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_counts(name: str) -> None:
     inputs, node, output, expected = CASES[name]
-    header = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1, "other": 1]>'
+    header = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1, "other": 1, "ai.onnx.ml": 2]>'
     model = ir.from_proto(onnx.parser.parse_model(f"{header} g ({inputs}) => ({output}) {{ y = {node} }}"))
     assert macs(next(iter(model.graph))) == expected
