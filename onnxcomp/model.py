@@ -61,7 +61,7 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
             refuses it.
         UsageError: There is no file of that name that can be read, or the source is of another type.
     """
-    model = read(source)
+    model = _read(source)
     _fit_to_runtime(model)
     try:
         open_session(model, optimize=False)
@@ -83,6 +83,12 @@ def read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
         ModelError: It can't be read, is no ONNX model, or its external data is missing or lies outside its folder.
         UsageError: The source is of another type.
     """
+    model = _read(source)
+    _copy(model)  # whoever looks works on one
+    return model
+
+
+def _read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     import onnx_ir as ir
 
     if isinstance(source, ir.Model):

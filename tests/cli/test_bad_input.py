@@ -199,6 +199,17 @@ TABLE: dict[str, Bad] = {
     "report is the input": Bad("optimize old.json --report old.json --overwrite", 2, "is the input itself"),
     "report on a read-only system": Bad("optimize m.onnx --report /proc/r.json", 2, "nothing can be written to"),
     # other commands
+    "bench: model missing": Bad("bench missing.onnx", 2, "cannot read missing.onnx"),
+    "bench: text": Bad("bench text.onnx", 3, "text.onnx is not an ONNX model"),
+    "compare: second model missing": Bad("compare m.onnx missing.onnx", 2, "cannot read missing.onnx"),
+    "compare: cycle": Bad("compare m.onnx cycle.onnx", 3, "Graph contains a cycle"),
+    "inspect: cut at half": Bad("inspect cut-half.onnx", 3, "cut-half.onnx is not an ONNX model"),
+    "inspect: input of a node missing": Bad("inspect dangling.onnx", 3, "the model is malformed"),
+    "calibrate: no samples": Bad("calibrate m.onnx", 2, "there are no samples to measure"),
+    "calibrate: wrong shape": Bad("calibrate m.onnx --calibration wide.npz", 2, "takes [?, 8], the array is [4, 9]"),
+    "quantize: unknown mode": Bad("quantize m.onnx --mode magic", 2, "unknown mode 'magic'"),
+    "quantize: excludes nothing": Bad("quantize m.onnx --mode dynamic --exclude haed", 2, "no node 'haed' to exclude"),
+    "doctor: unknown format": Bad("doctor --format xml", 2, "'--format': 'xml' is not one of 'text'"),
     "unknown pass": Bad("passes nothing", 2, "there is no pass 'nothing'"),
 }
 NEEDED = {"/proc/": Path("/proc"), "/dev/full": Path("/dev/full")}  # what only some systems have
