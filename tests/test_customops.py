@@ -93,3 +93,19 @@ def test_operators_of_a_library_run_and_are_left_alone() -> None:
         assert "NegPos" in [node.op_type for node in result.model.graph]
         x = np.array([1, -2, 3, -4], np.float32)
         assert open_session(result.model).run({"x": x})["y"].tolist() == [0, -2, 0, -4]
+
+
+@pytest.mark.parametrize("content", [None, b"no library"])
+def test_the_command_line_refuses_what_is_no_library(
+    content: bytes | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from onnxcomp.cli.app import build_app, run
+
+    (tmp_path / "model.onnx").write_bytes(model("y = Relu(x)"))
+    library = tmp_path / "ops.so"
+    if content is not None:
+        library.write_bytes(content)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert run(build_app(), ["optimize", str(tmp_path / "model.onnx"), "--custom-ops", str(library)]) == 2
+    assert "library of custom operators" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
