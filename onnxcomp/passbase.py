@@ -9,7 +9,7 @@ import enum
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -19,9 +19,10 @@ from onnxcomp.statistics import RangeStore
 from onnxcomp.target import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
-__all__ = ["Need", "NoConfig", "Pass", "PassContext", "PassStats", "Skip", "Unit"]
+__all__ = ["Need", "NoConfig", "Pass", "PassContext", "PassStats", "Simulation", "Skip", "Unit"]
 
 
 class Need(enum.Enum):
@@ -65,6 +66,19 @@ class PassStats:
     modified: bool
     counters: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[Skip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a lossy pass would do to the outputs, for any choice of its units, without rewriting for each choice.
+
+    Attributes:
+        model: Has inputs beside those of the model that the pass was to rewrite.
+        switches: Says what to feed to them when the nodes of these names are left out.
+    """
+
+    model: "ir.Model"
+    switches: "Callable[[Collection[str]], Mapping[str, np.ndarray]]"
 
 
 @dataclass(slots=True)
@@ -147,6 +161,10 @@ class Pass(ABC, Generic[C]):
     def units(self, model: "ir.Model", ctx: PassContext) -> list[Unit]:
         """List what a search may switch in this pass on this model; by default nothing."""
         return []
+
+    def simulate(self, model: "ir.Model", ctx: PassContext) -> Simulation | None:
+        """Return a simulation of the pass on this model, where it has one; the model is not changed."""
+        return None
 
     @abstractmethod
     def run(self, model: "ir.Model", ctx: PassContext) -> PassStats:

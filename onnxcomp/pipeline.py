@@ -7,7 +7,7 @@ must only load, run and give finite numbers where the model did.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,12 +17,11 @@ from onnxcomp.metrics import Fidelity, as_arrays
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
 from onnxcomp.recipe import METADATA_KEY, Recipe, Step
-from onnxcomp.runtime import Session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PassReport", "Verifier", "recipe_of", "run_recipe"]
+__all__ = ["PassReport", "Runnable", "Verifier", "recipe_of", "run_recipe"]
 
 _ROUNDING_DB = 60.0  # fp32 rewrites measure 90 dB and more; a wrong one, less than 40
 _SAME_ANSWERS = 0.99  # of an output that is no float; rounding may decide a close ArgMax
@@ -53,6 +52,13 @@ class PassReport:
     seconds: float = 0.0
 
 
+class Runnable(Protocol):
+    """What answers like a session."""
+
+    def run(self, feed: Feed) -> dict[str, Any]:
+        """Return all outputs by name."""
+
+
 class Verifier:
     """Compares a changed model with the original by running both on a few samples.
 
@@ -70,7 +76,7 @@ class Verifier:
         self._feeds = list(feeds)
         self._expected = [as_arrays(session.run(feed)) for feed in self._feeds]
 
-    def compare(self, session: Session) -> Fidelity:
+    def compare(self, session: Runnable) -> Fidelity:
         """Return how close a session's outputs are to the original's.
 
         Raises:

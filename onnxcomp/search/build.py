@@ -14,12 +14,14 @@ from onnxcomp.search.polish import PAYS, polish
 from onnxcomp.search.race import Race
 from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
-from onnxcomp.search.variants import Variant, Variants
+from onnxcomp.search.variants import Switch, Variant, Variants
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Builder", "Built"]
+
+_SHARE_OF_ORDERING = 0.5  # of the time for optional steps; the rest is for the trials that follow
 
 
 @dataclass(slots=True)
@@ -84,7 +86,8 @@ class Builder:
         candidate: Built,
         acceptable: Callable[["ir.Model"], bool],
         noise: Verifier,
-        late: Callable[[], bool],
+        race: Race,
+        late: Callable[[float], bool],
     ) -> Built | None:
         """Return a variant of a candidate that is acceptable because its most harmful nodes stay float, or None.
 
@@ -92,12 +95,21 @@ class Builder:
             candidate: One that was not acceptable.
             acceptable: Whether a model keeps the budget.
             noise: Compares outputs on samples that the final judgement does not use.
-            late: Whether time is up for trying to do with fewer of them.
+            race: Where models are timed.
+            late: Whether a share of the time for optional steps is used up.
         """
         if candidate.rescued or not candidate.recipe.steps:
             return None
+        float_times = node_times(self._cleaned, race.feed, threads=race.threads)
+        integer_times = node_times(candidate.model, race.feed, threads=race.threads)
+        variants = Variants(self._cleaned, candidate.recipe, self._ctx, noise)
+
+        def cost(group: Switch) -> float:
+            return sum(float_times.get(name, 0.0) - integer_times.get(name, 0.0) for name in group.nodes)
+
         report = partial(self._progress, f"find what harms {candidate.result.name}")
-        found = rescue(Variants(self._cleaned, candidate.recipe, self._ctx, noise), acceptable, report, late)
+        hurry = partial(late, _SHARE_OF_ORDERING)
+        found = rescue(variants, acceptable, report, partial(late, 1.0), cost=cost, late_to_order=hurry)
         return None if found is None else self._variant(candidate, found[0], rescued=True)
 
     def polish(self, candidate: Built, race: Race) -> Built | None:

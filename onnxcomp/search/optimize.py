@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxcomp.data import Samples
 from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import all_nodes, feature_outputs
@@ -40,7 +42,8 @@ __all__ = ["Progress", "Work", "optimize"]
 Progress = Callable[[str, float | None], None]  # stage, share done (None: unknown)
 
 _VERIFY_RUNS = 3
-_NOISE_RUNS = 6
+_NOISE_RUNS = 4, 32  # at least, at most
+_NOISE_NUMBERS = 1000  # that the outputs of these runs should hold together
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
 
@@ -237,14 +240,14 @@ class _Optimizer:
         exact = self._work.recipe is not None  # the user's own recipe is taken as it is
         if exact or samples is None or candidate.result.quality is None or self._late():
             return None
-        noise = Verifier(self._model, samples.spread(_NOISE_RUNS))
+        noise = Verifier(self._model, samples.spread(self._noise_runs()))
 
         def acceptable(model: "ir.Model") -> bool:
             trial = Built(CandidateResult("trial", Recipe(), (), 0), model)
             self._judge(trial, judge)
             return trial.result.rejected is None
 
-        rescued = builder.rescue(candidate, acceptable, noise, self._late)
+        rescued = builder.rescue(candidate, acceptable, noise, self._race, self._late)
         if rescued is None:
             return None
         for improve in (builder.attend, builder.polish) if self._work.goal != "size" else ():
@@ -254,9 +257,15 @@ class _Optimizer:
         self._measure([rescued])
         return rescued
 
-    def _late(self) -> bool:
-        """Whether the time is used up that optional steps may take."""
-        return time.perf_counter() - self._start > _OPTIONAL_SHARE * self._work.time_budget
+    def _noise_runs(self) -> int:
+        """Return how many runs tell noise from chance: a classifier gives but a few numbers per run."""
+        answers = open_session(self._model).run(self._race.feed).values()
+        numbers = sum(np.size(answer) for answer in answers if isinstance(answer, np.ndarray))
+        return min(max(_NOISE_NUMBERS // max(numbers, 1), _NOISE_RUNS[0]), _NOISE_RUNS[1])
+
+    def _late(self, share: float = 1.0) -> bool:
+        """Whether a share of the time is used up that optional steps may take."""
+        return time.perf_counter() - self._start > share * _OPTIONAL_SHARE * self._work.time_budget
 
     def _outcome(
         self,

@@ -1,15 +1,14 @@
 """Brings a candidate that loses too much back inside the budget: the nodes that harm most stay float.
 
-Every unit that the candidate's passes declare is quantized once, alone; the noise that it makes at the outputs is its
-harm. (Leaving out one at a time tells less: noise at the outputs saturates, and all units look alike.) Then the fewest
-of the most harmful units that satisfy the budget are found by bisection, with the real judge.
-Source of the noise model: noise powers of single quantizers add up (Lin et al. 2016, section 3).
+``sensitivity`` puts the units that the candidate's passes declare in order; the fewest of the first ones that satisfy
+the budget are then found by bisection, with the real judge.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxcomp.passbase import Unit
+from onnxcomp.search.sensitivity import by_harm, everywhere
 from onnxcomp.search.variants import Switch, Variant, Variants
 
 if TYPE_CHECKING:
@@ -27,21 +26,27 @@ def rescue(
     acceptable: Callable[["ir.Model"], bool],
     progress: Callable[[float | None], None],
     late: Callable[[], bool],
+    *,
+    cost: Callable[[Switch], float] = lambda _: 1.0,
+    late_to_order: Callable[[], bool] | None = None,
 ) -> tuple[Variant, list[Switch]] | None:
     """Return a variant with few float groups that is acceptable, and those groups; None where there is none.
 
     Args:
         variants: Of the candidate; their verifier's samples must not be the evaluation samples.
         acceptable: Whether a model keeps the budget; asked about the logarithm of the number of groups.
-        progress: Told the share done.
+        progress: Told the share done of putting the groups in order.
         late: Whether to be content with what is found.
+        cost: What it costs to leave a group float, in any unit.
+        late_to_order: Whether to be content with the order found so far; None: as ``late``.
     """
     units = variants.units()
     steps = len(units)
-    order = _by_harm(variants, _groups(units), steps, progress)
-    found = _fewest(variants, [(group,) for group in order], acceptable, late)
+    hurry = late_to_order or late
+    ordered = by_harm(variants, _groups(units), steps, cost=cost, progress=progress, late=hurry)
+    found = _fewest(variants, [(group,) for group in ordered], acceptable, late)
     if found is None and steps > 1 and not late():  # what one step left out, the next took and harmed as much
-        found = _fewest(variants, [_everywhere(group, steps) for group in order], acceptable, late)
+        found = _fewest(variants, [everywhere(group, steps) for group in ordered], acceptable, late)
     return found
 
 
@@ -68,24 +73,6 @@ def _fewest(
     return None if found is None else (found, [switch for group in order[:high] for switch in group])
 
 
-def _by_harm(
-    variants: Variants, groups: list[Switch], steps: int, progress: Callable[[float | None], None]
-) -> list[Switch]:
-    """Return the groups, most harmful first."""
-    harm = []
-    for index, group in enumerate(groups):
-        progress(index / len(groups))
-        others = [switch for other in groups if other is not group for switch in _everywhere(other, steps)]
-        harm.append(_noise(variants.build(others)))
-    progress(None)
-    return [groups[i] for i in sorted(range(len(groups)), key=lambda i: -harm[i])]
-
-
-def _everywhere(group: Switch, steps: int) -> tuple[Switch, ...]:
-    """Leave a group out of its step and of those that would take it then."""
-    return tuple(Switch(step, group.nodes) for step in range(group.step, steps))
-
-
 def _groups(units: list[list[Unit]]) -> list[Switch]:
     size = max(1, -(-sum(map(len, units)) // _MOST_TRIALS))
     return [
@@ -93,11 +80,6 @@ def _groups(units: list[list[Unit]]) -> list[Switch]:
         for step, found in enumerate(units)
         for i in range(0, len(found), size)
     ]
-
-
-def _noise(variant: Variant) -> float:
-    """Return the noise power that a variant adds to the outputs; none where it changes nothing."""
-    return next((report.noise for report in reversed(variant.passes) if report.noise is not None), 0.0)
 
 
 def _try(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxcomp.passbase import PassContext, Unit
+from onnxcomp.passbase import PassContext, Simulation, Unit
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 
@@ -69,6 +69,17 @@ class Variants:
             model, _ = run_recipe(model, Recipe((step,)), self._ctx, self._verifier)
         self._ctx.skipped.clear()
         return found
+
+    def simulation(self) -> Simulation | None:
+        """Return the simulation of the first step, where it has one."""
+        found = self._steps[0].make().simulate(self._base, self._ctx) if self._steps else None
+        self._ctx.skipped.clear()
+        return found
+
+    @property
+    def verifier(self) -> Verifier:
+        """What compares the variants with the original."""
+        return self._verifier
 
     def build(self, switches: Iterable[Switch]) -> Variant:
         """Build the variant that leaves these units out; a step that can leave nothing out stays as it is."""

@@ -23,6 +23,7 @@ from onnxcomp.target import Role, Target
 __all__ = ["Placement", "constant", "plan", "scale_factor", "scaled_axis"]
 
 _RELUS = frozenset({"Relu", "Clip"})
+_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})  # their kernels may give float: then no quantizer behind them
 _BIAS_INDEX = {"Conv": 2, "Gemm": 2}
 
 
@@ -53,6 +54,10 @@ class Placement:
             node in self.roles and any(value is v for v in activations(node, self.roles[node]))
             for node in value.consumers()
         )
+
+    def rounds_output(self, node: ir.Node) -> bool:
+        """Whether an anchor's or a join's result is quantized."""
+        return node.op_type not in _FLOAT_OUTPUT or self.feeds_integers(self.output(node))
 
 
 def plan(

@@ -22,8 +22,6 @@ from onnxcomp.thresholds import Affine, affine, quantize_weights
 
 __all__ = ["QdqWriter", "measured_tensors"]
 
-_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})  # their kernels may give float: then no quantizer behind them
-
 
 def measured_tensors(placement: Placement) -> list[str]:
     """Name the tensors whose ranges the writer needs."""
@@ -88,7 +86,7 @@ class QdqWriter:
         if role is Role.SCALE:
             self._scale(node)
             return
-        if node.op_type in _FLOAT_OUTPUT and not self._placement.feeds_integers(output):
+        if not self._placement.rounds_output(node):
             return
         if node.op_type == "Softmax":  # the kernel's own fixed quantizer
             self._quantizers[output] = Affine(np.float32(1 / 256), self._dtype.type(np.iinfo(self._dtype).min))

@@ -11,21 +11,23 @@ Declines: opset below 13 (no per-channel axis), nodes of subgraphs, weights or t
 Source: Jacob et al. 2018 (affine quantization, int32 bias with scale s_x * s_w).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.facts import opset
 from onnxcomp.model import infer_shapes, materialized
-from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Skip, Unit
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Skip, Unit
 from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import Placement, activations, constant, plan
 from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
+from onnxcomp.passes.quantize.simulate import SWITCHES, quantizers, simulate
 from onnxcomp.passes.quantize.useful import useful_ranges
 from onnxcomp.protos import from_proto
 from onnxcomp.runtime import optimized_graph
@@ -100,12 +102,47 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Plan, write, read back; repeat without what stayed float."""
-        if ctx.ranges is None:
-            raise PassError("static quantization needs calibration samples", hint="--calibration DATA")
         if opset(model) < _MINIMUM_OPSET:
             reason = f"opset {opset(model)} has no per-channel DequantizeLinear: run upgrade-opset first"
             return PassStats(modified=False, skipped=(Skip("", "", reason),))
         name_nodes(model.graph)
+        settled = self._settle(model, ctx)
+        if settled is None:
+            return PassStats(modified=False)
+        drop_unused_initializers(settled.written.graph)
+        model.graph = settled.written.graph
+        return PassStats(modified=True, counters=_counters(list(settled.placement.roles.values())))
+
+    def simulate(self, model: ir.Model, ctx: PassContext) -> Simulation | None:
+        """Return a float model that rounds as the rewritten one does, with a switch for each quantizer."""
+        if opset(model) < _MINIMUM_OPSET:
+            return None
+        base = model.clone()
+        name_nodes(base.graph)
+        settled = self._settle(base, ctx)
+        if settled is None:
+            return None
+        infer_shapes(base)
+        never = {*self.config.exclude, *settled.declined}
+
+        def placement(source: ir.Model, left_out: Collection[str]) -> Placement:
+            return plan(source.graph, scratch, anchors=self.config.anchors, exclude={*never, *left_out})
+
+        scratch, work = PassContext(target=ctx.target), base.clone()
+        infer_shapes(work)
+        whole = placement(work, ())
+        names = simulate(work, whole, settled.ranges, ctx.target, per_channel=self.config.per_channel)
+
+        def switches(left_out: Collection[str]) -> dict[str, NDArray[np.bool_]]:
+            rounded = quantizers(placement(base, left_out))
+            return {SWITCHES: np.array([name in rounded for name in names])}
+
+        return Simulation(work, switches)
+
+    def _settle(self, model: ir.Model, ctx: PassContext) -> "_Settled | None":
+        """Plan until onnxruntime fuses all of it; None where nothing is left. Nodes of the model have names."""
+        if ctx.ranges is None:
+            raise PassError("static quantization needs calibration samples", hint="--calibration DATA")
         declined: dict[str, str] = {}
         for _ in range(_MOST_ROUNDS):
             work = model.clone()
@@ -114,8 +151,8 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude={*self.config.exclude, *declined})
             if not placement.roles:
                 break
-            roles = list(placement.roles.values())
             tensors = measured_tensors(placement)
+            ranges: dict[str, Range] = {}
             new = _unsuited(placement, ctx.ranges.get(tensors, model))
             if not new:
                 promised = {str(node.name): node.op_type for node in placement.roles}
@@ -127,13 +164,21 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
                 work.graph.sort()
                 new = _stayed_float(work, promised)
             if not new:
-                drop_unused_initializers(work.graph)
-                model.graph = work.graph
                 ctx.skipped[skips:] = [_explained(skip, declined) for skip in ctx.skipped[skips:]]
-                return PassStats(modified=True, counters=_counters(roles))
+                return _Settled(work, placement, ranges, declined)
             declined |= new
             del ctx.skipped[skips:]
-        return PassStats(modified=False)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A plan that onnxruntime fuses: the rewritten model, what is integer in it, thresholds, what was given back."""
+
+    written: ir.Model
+    placement: Placement
+    ranges: Mapping[str, Range]
+    declined: Mapping[str, str]
 
 
 def _by_owner(placement: Placement) -> dict[ir.Node, list[ir.Node]]:
