@@ -9,7 +9,7 @@ from onnxcomp.model import fingerprint, node_times, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
-from onnxcomp.search.candidates import ATTENTION, Candidate, attended
+from onnxcomp.search.candidates import ATTENTION, Candidate, attended, retuned
 from onnxcomp.search.polish import PAYS, polish
 from onnxcomp.search.race import Race
 from onnxcomp.search.rescue import rescue
@@ -80,6 +80,13 @@ class Builder:
                 result.rejected = failures[0]
                 built.append(Built(result, model, candidate.name, candidate.recipe))
         return built
+
+    def retune(self, candidate: Built) -> list[Built]:
+        """Return a candidate with other thresholds: as fast, but what it loses differs."""
+        found = self.build(retuned(candidate.result.name, candidate.recipe))
+        for other in found:
+            other.family, other.rescued = f"{candidate.family}{_added(candidate, other)}", candidate.rescued
+        return found
 
     def rescue(
         self,
@@ -155,6 +162,10 @@ class Builder:
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:
     return CandidateResult(name, recipe_of(model), reports, size(model))
+
+
+def _added(origin: Built, variant: Built) -> str:
+    return variant.result.name.removeprefix(origin.result.name)
 
 
 def _float_nodes(recipe: Recipe) -> int:

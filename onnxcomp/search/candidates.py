@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
 
-__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "wanted"]
+__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "retuned", "wanted"]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -37,6 +37,7 @@ _DYNAMIC = Step("quantize-dynamic")
 _EXPAND = Step("expand-hard-swish")
 _FUSE = Step("fuse-hard-swish")  # where a node stays float, so does its activation
 _STATIC = Step("quantize-static", {"method": "percentile"})
+_OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
 
@@ -80,3 +81,15 @@ def wanted(recipe: Recipe | None, *, calibrated: bool) -> list[Candidate]:
 def attended(name: str, recipe: Recipe) -> Candidate:
     """Return a candidate that fuses attention before it follows a recipe: its two products stay float then."""
     return Candidate(f"{name}, {ATTENTION.name}", Recipe((*ATTENTION.recipe.steps, *recipe.steps)))
+
+
+def retuned(name: str, recipe: Recipe) -> list[Candidate]:
+    """Return a recipe with the other methods of calibration that are worth a try; none where it does not calibrate."""
+    static = _STATIC.name
+    if all(step.name != static for step in recipe.steps):
+        return []
+    found = []
+    for method in _OTHER_METHODS:
+        steps = (Step(s.name, {**s.settings, "method": method}) if s.name == static else s for s in recipe.steps)
+        found.append(Candidate(f"{name}, {method}", Recipe(tuple(steps))))
+    return found

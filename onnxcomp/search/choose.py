@@ -6,7 +6,7 @@ from onnxcomp.search.race import NO_SLOWER
 from onnxcomp.search.result import CandidateResult
 from onnxcomp.target import Budget, Goal
 
-__all__ = ["objection", "ranked"]
+__all__ = ["objection", "ranked", "worth_saving"]
 
 _LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
 _SIZE_TIE = 0.01
@@ -57,6 +57,12 @@ def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal
         left.remove(chosen)
         order.append(chosen)
     return order
+
+
+def worth_saving(candidate: CandidateResult, kept: Iterable[CandidateResult], original_size: int, goal: Goal) -> bool:
+    """Whether a candidate that lost too much is so much better than all that are kept that repairing it may pay."""
+    cost = _cost(candidate, original_size, goal)
+    return all(cost < _cost(other, original_size, goal) * (1 - _LATENCY_TIE) for other in kept)
 
 
 def _cost(candidate: CandidateResult, original_size: int, goal: Goal) -> float:

@@ -187,11 +187,14 @@ class _Optimizer:
                 break
             failed.append(candidate)
         # The least harmed first: it needs the fewest nodes in float
-        failed.sort(key=lambda c: c.result.quality.loss if c.result.quality else math.inf)
+        failed.sort(key=_loss)
         for candidate in failed:
-            if (rescued := self._rescue(candidate, judge, builder)) is not None:
-                built.append(rescued)
-                kept.append(rescued)
+            results = [other.result for other in kept]
+            if not choose.worth_saving(candidate.result, results, self._size, self._work.goal):
+                continue
+            repaired = self._repair(candidate, judge, builder)
+            built += repaired
+            kept += [variant for variant in repaired if variant.result.rejected is None]
         rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
         for candidate in self._ranked(kept) + rest:
             if (proof := self._prove_one(candidate, judge)) is not None:
@@ -234,11 +237,26 @@ class _Optimizer:
             # The tensors of a very large model stay on disk, where they are about to be removed
             return _Proof(candidate, loaded if is_one_file(loaded) else candidate.model, comparison)
 
+    def _repair(self, candidate: Built, judge: Judge, builder: Builder) -> list[Built]:
+        """Return timed variants of a candidate that lost too much: other thresholds, or nodes kept float."""
+        if self._work.recipe is not None or self._late():  # the user's own recipe is taken as it is
+            return []
+        retuned = builder.retune(candidate)
+        for variant in retuned:
+            variant.result.latency = candidate.result.latency
+            if variant.result.rejected is None:
+                self._judge(variant, judge)
+        sound = [variant for variant in retuned if variant.result.rejected is None]
+        if sound:
+            self._measure(sound)
+            return retuned
+        rescued = self._rescue(min([candidate, *retuned], key=_loss), judge, builder)
+        return retuned if rescued is None else [*retuned, rescued]
+
     def _rescue(self, candidate: Built, judge: Judge, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""
         samples = self._work.calibration
-        exact = self._work.recipe is not None  # the user's own recipe is taken as it is
-        if exact or samples is None or candidate.result.quality is None or self._late():
+        if samples is None or candidate.result.quality is None or self._late():
             return None
         noise = Verifier(self._model, samples.spread(self._noise_runs()))
 
@@ -310,3 +328,8 @@ class _Optimizer:
 
     def _calibrating(self, done: int, of: int | None) -> None:
         self._progress("calibrate", done / of if of else None)
+
+
+def _loss(candidate: Built) -> float:
+    quality = candidate.result.quality
+    return math.inf if quality is None else quality.loss
