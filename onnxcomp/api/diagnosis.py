@@ -21,6 +21,7 @@ __all__ = ["EXTRAS", "doctor"]
 # name -> (package, what it is for)
 EXTRAS = {
     "fast": ("numba", "faster coders"),
+    "images": ("pillow", "folders of images as samples"),
     "report": ("matplotlib", "pictures in reports"),
     "train": ("torch", "fine-tuning"),
 }

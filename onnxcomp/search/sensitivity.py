@@ -1,7 +1,7 @@
 """Which units to leave float first: those that take most noise from the outputs per second that float costs.
 
 Noise is measured on calibration samples. Of a pass that offers a simulation, one session answers for every choice, so
-units are left out for good one after another (an eighth of those left at a time), each time those that help most given
+units are left out for good one after another (a quarter of those left at a time), each time those that help most given
 what is float already: noises do not add up where tensors are rounded twice in a row, or where the network itself damps
 them. While the outputs are drowned in noise no single unit helps; then the noise that each makes alone decides. Of
 other passes every unit is built and run alone, all others float.
@@ -25,7 +25,7 @@ from onnxcomp.search.variants import Switch, Variant, Variants
 
 __all__ = ["by_harm", "everywhere"]
 
-_SHARE = 8  # a share of the units left goes float before all are measured again
+_SHARE = 4  # a share of the units left goes float before all are measured again
 _DROWNED = 0.5  # noise over signal from which on leaving out one unit tells nothing
 _LEAST_COST = 0.1  # of the median: what costs next to nothing must not win by that alone
 
@@ -81,7 +81,7 @@ def _greedy(
     late: Callable[[], bool],
 ) -> list[Switch]:
     ordered: list[Switch] = []
-    rest = list(groups)
+    rest = sorted(groups, key=lambda group: -alone[group] / cost[group])  # what is left when time is up
     while rest:
         now = noise(ordered)
         gain: dict[Switch, float] = {}

@@ -8,13 +8,10 @@
 Some exporters keep all weights in Constant nodes; the other passes (and onnxruntime's memory mapping) look for
 initializers. A Constant inside a subgraph becomes an initializer of that subgraph.
 
-Models of IR version 3 and older had to list initializers as graph inputs. onnxruntime does not let a caller override
-those, so they are taken off the inputs and the IR version rises to 4, where the two lists are independent.
-
 Declines: Constants that are graph outputs themselves, sparse tensors, and Constants in functions (a function has no
 initializers).
 
-Source: the ONNX specification, IR.md ("Initializers" and the change from IR version 3 to 4).
+Source: the ONNX specification, IR.md ("Initializers").
 """
 
 from collections import Counter
@@ -38,9 +35,6 @@ class LiftConstants(Pass[NoConfig]):
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the model in place."""
         counts: Counter[str] = Counter()
-        if model.ir_version < 4:
-            counts["IR version raised"] = 1
-            counts["initializers taken off the inputs"] = _raise_ir_version(model)
         for graph in tuple(graphs(model)):
             for node in tuple(graph):
                 if not is_op(node, "Constant"):
@@ -67,14 +61,3 @@ def _lift(graph: ir.Graph, node: ir.Node) -> str | None:
     graph.remove(node, safe=True)
     graph.register_initializer(value)
     return None
-
-
-def _raise_ir_version(model: ir.Model) -> int:
-    """Bring a model of IR version 3 to 4; return how many initializers are no inputs any more."""
-    inputs = model.graph.inputs
-    kept = [value for value in inputs if not value.is_initializer()]
-    count = len(inputs) - len(kept)
-    inputs.clear()
-    inputs.extend(kept)
-    model.ir_version = 4
-    return count

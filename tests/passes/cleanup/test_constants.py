@@ -1,10 +1,7 @@
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
 
-from onnxcomp.model import load
 from onnxcomp.passes.cleanup.constants import LiftConstants
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 3] x) => (float[2, 3] y)'
@@ -81,20 +78,6 @@ def test_leaves_functions_alone(make_model, check):
         { c = Constant <value_float = 0.5> () \n b = Mul(a, c) }"""
     outcome = check(LiftConstants(), make_model(text))
     assert not outcome.stats.modified
-
-
-def test_old_format_keeps_its_inputs_overridable_no_more(make_model, apply):
-    x, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xw")
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x, w], [y])
-    graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT, [2], [1, 2]))
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=3)
-    model = load(proto.SerializeToString())
-    assert apply(LiftConstants(), model).stats.modified
-    assert model.ir_version == 4
-    assert [value.name for value in model.graph.inputs] == ["x"]
-    onnx.checker.check_model(ir.to_proto(model))
-    assert not apply(LiftConstants(), model).stats.modified
 
 
 def test_newer_format_keeps_overridable_initializers(make_model, check):
