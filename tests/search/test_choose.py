@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from onnxcomp.measure import Ratio
 from onnxcomp.recipe import Recipe
-from onnxcomp.search.choose import objection, ranked
+from onnxcomp.search.choose import objection, ranked, worth_saving
 from onnxcomp.search.result import CandidateResult
 from onnxcomp.target import Budget, Goal
 
@@ -92,3 +92,13 @@ def test_the_fallback_must_only_be_no_worse() -> None:
     assert objection(candidate(size=1001), ORIGINAL, "latency", Budget(), fallback=True) is not None
     assert objection(candidate(ratio=1.2), ORIGINAL, "latency", Budget(), fallback=True) is not None
     assert objection(same, ORIGINAL, "latency", Budget(max_size=900), fallback=True) is not None
+
+
+def test_only_what_is_clearly_better_than_all_that_is_kept_is_worth_saving() -> None:
+    fast, small = candidate("fast", ratio=0.3, size=900), candidate("small", ratio=0.9, size=200)
+    assert worth_saving(fast, [], ORIGINAL, "latency")
+    assert worth_saving(fast, [small], ORIGINAL, "latency")
+    assert not worth_saving(small, [fast], ORIGINAL, "latency")
+    assert worth_saving(small, [fast], ORIGINAL, "size")
+    assert not worth_saving(candidate(ratio=0.299), [fast], ORIGINAL, "latency")  # a tie
+    assert not worth_saving(candidate(ratio=0.2), [candidate(ratio=0.1), fast], ORIGINAL, "latency")

@@ -19,6 +19,7 @@ from onnxcomp.pipeline import recipe_of
 from onnxcomp.recipe import Step
 from onnxcomp.runtime import Session
 from onnxcomp.search import race
+from onnxcomp.statistics import Range, RangeStore
 
 STATIC = Recipe((Step("quantize-static"),))
 
@@ -184,6 +185,30 @@ def test_attention_is_fused_in_float_where_nothing_else_is_left(times: Any, tran
     check(result, transformer, tmp_path)
     assert result.report.outcome.winner == "attention"
     assert recipe_of(result.model).steps[-1] == Step("fuse-attention")
+
+
+def test_other_thresholds_are_tried_before_nodes_go_float(
+    times: Any, data: Any, resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clipped = RangeStore.clipped
+
+    def ruined(self: RangeStore, names: Any, method: str, *args: Any, **settings: Any) -> dict[str, Range]:
+        found = clipped(self, names, method, *args, **settings)
+        if method != "percentile":
+            return found
+        return {name: Range(measured.low / 50, measured.high / 50) for name, measured in found.items()}
+
+    monkeypatch.setattr(RangeStore, "clipped", ruined)
+    times(other=0.5, cleanup=1.0)
+    result = onnxcomp.optimize(resnet, **data)
+    check(result, resnet, tmp_path)
+    outcome = result.report.outcome
+    assert str(outcome.winner).endswith(", mmse")
+    rejected = {c.name: c.rejected for c in outcome.candidates}
+    assert "top1 drops" in str(rejected[str(outcome.winner).removesuffix(", mmse")])
+    methods = [s.settings["method"] for s in recipe_of(result.model).steps if s.name == "quantize-static"]
+    assert methods == ["mmse"]
+    assert not any("kept float" in name for name in rejected)
 
 
 def test_goals(times: Any, data: Any, resnet: Path) -> None:
