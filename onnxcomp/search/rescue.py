@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["rescue"]
 
 _MOST_TRIALS = 64  # units are left out in groups of neighbours where there are more
-_GROWTH = 3
+_GROWTH = 2
 _CLOSE = 0.25  # the number of float groups is found to this share
 
 

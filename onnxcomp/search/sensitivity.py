@@ -1,7 +1,7 @@
 """Which units to leave float first: those that take most noise from the outputs per second that float costs.
 
 Noise is measured on calibration samples. Of a pass that offers a simulation, one session answers for every choice, so
-units are left out for good one after another (a quarter of those left at a time), each time those that help most given
+units are left out for good one after another (an eighth of those left at a time), each time those that help most given
 what is float already: noises do not add up where tensors are rounded twice in a row, or where the network itself damps
 them. While the outputs are drowned in noise no single unit helps; then the noise that each makes alone decides. Of
 other passes every unit is built and run alone, all others float.
@@ -25,9 +25,8 @@ from onnxcomp.search.variants import Switch, Variant, Variants
 
 __all__ = ["by_harm", "everywhere"]
 
-_SHARE = 4  # a share of the units left goes float before all are measured again
+_SHARE = 8  # a share of the units left goes float before all are measured again
 _DROWNED = 0.5  # noise over signal from which on leaving out one unit tells nothing
-_LEAST_COST = 0.1  # of the median: what costs next to nothing must not win by that alone
 
 Progress = Callable[[float | None], None]
 Cost = Callable[[Switch], float]
@@ -99,9 +98,10 @@ def _greedy(
 
 
 def _floored(cost: Cost, groups: list[Switch]) -> dict[Switch, float]:
+    """Return the cost of each group, the median at least: what is dear goes later, nothing first for being cheap."""
     costs = {group: cost(group) for group in groups}
-    typical = float(np.median([abs(value) for value in costs.values()]))
-    return {group: max(value, typical * _LEAST_COST) or 1.0 for group, value in costs.items()}
+    typical = float(np.median([abs(value) for value in costs.values()])) or 1.0
+    return {group: max(value, typical) for group, value in costs.items()}
 
 
 class _Noise:
