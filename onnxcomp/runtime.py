@@ -250,7 +250,7 @@ def check_provider(provider: Provider) -> None:
     if wanted not in (available := _onnxruntime().get_available_providers()):
         raise EnvironmentUnavailable(
             f"the installed onnxruntime has no {wanted}, only {', '.join(available)}",
-            hint="in an environment of its own, on a machine with an NVIDIA GPU: pip install 'onnxcomp[gpu]'",
+            hint="in an environment of its own, on a machine with an NVIDIA GPU: pip install onnxruntime-gpu",
         )
 
 
@@ -388,7 +388,7 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as err:
         raise EnvironmentUnavailable(
-            "onnxruntime is not installed", hint="pip install 'onnxcomp[cpu]' (or 'onnxcomp[gpu]')"
+            "onnxruntime is not installed", hint="pip install onnxruntime (or onnxruntime-gpu)"
         ) from err
     return onnxruntime
 

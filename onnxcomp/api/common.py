@@ -26,6 +26,7 @@ __all__ = [
     "check_threads",
     "choose_metric",
     "choose_task",
+    "doubt",
     "make_up",
     "measurable_target",
     "open_data",
@@ -57,7 +58,7 @@ def check_images_used(images: ImageOptions | None, *samples: Samples | None) -> 
     Raises:
         UsageError: There are options and no images.
     """
-    if images is not None and not any(isinstance(some, ImageFolder) for some in samples):
+    if images is not None and images.required and not any(isinstance(some, ImageFolder) for some in samples):
         raise UsageError("options for images are given, but no folder of images", hint="leave them out")
 
 
@@ -112,6 +113,28 @@ def choose_metric(spec: str | None, labels: list[np.ndarray]) -> tuple[str, Metr
     raise MetricError("the samples have labels that are no class numbers", hint="--metric FILE.py:function")
 
 
+def doubt(score: float | None, task: Task) -> str | None:
+    """Say what is suspicious about the original's own score, or None.
+
+    Args:
+        score: Of the original.
+        task: What it was scored on.
+    """
+    labels = task.samples.labels() if score is not None and task.metric is not None else None
+    if score is None or labels is None:
+        return None
+    answers = np.concatenate([np.asarray(label).reshape(-1) for label in labels])
+    classes, counts = np.unique(answers, return_counts=True)
+    constant = float(counts.max() / counts.sum()) if task.metric_name in ("top1", "top5") and len(classes) > 1 else 0.0
+    if score > constant:
+        return None
+    hint = "and --mean and --std" if isinstance(task.samples, ImageFolder) else "and how the inputs are scaled"
+    return (
+        f"the original itself scores {score:.4f} here, no more than one and the same answer to everything would: check "
+        f"the order of the classes, {hint}"
+    )
+
+
 def choose_task(
     calibration: Samples | None,
     evaluation: Samples | None,
@@ -143,9 +166,10 @@ def choose_task(
                 notes.append(f"{answers} labels: one answer is worth more than the whole budget of {max_drop:g}")
             return Task(evaluation, function, name)
         if metric is not None:
+            how = "a sub-folder per class" if isinstance(evaluation, ImageFolder) else "save them as the array 'labels'"
             raise MetricError(
-                f"a metric needs labels, and {evaluation.description} has none",
-                hint="save them as the array 'labels', or leave the metric out",
+                f"a metric needs labels, and {evaluation.description.partition(',')[0]} has none",
+                hint=f"{how}, or leave the metric out",
             )
         notes.append("no labels: fidelity to the original decides")
         return Task(evaluation)

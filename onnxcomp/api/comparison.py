@@ -17,6 +17,7 @@ from onnxcomp.api.common import (
     check_images_used,
     check_metric,
     choose_metric,
+    doubt,
     make_up,
     open_data,
     size_on_disk,
@@ -36,7 +37,7 @@ from onnxcomp.metrics import (
 )
 from onnxcomp.model import load, open_session
 from onnxcomp.report import CompareReport, Robustness, ScoreChange, machine, now, versions
-from onnxcomp.search import Progress
+from onnxcomp.search import Progress, Task
 from onnxcomp.search.spool import Spool
 from onnxcomp.target import Gates
 
@@ -136,6 +137,9 @@ def compare(
     work.disturb(disturbances, seed)
     work.run(tell)
     score = work.score(np.random.default_rng(seed), notes)
+    if chosen is not None and score is not None:
+        task = Task(samples, chosen[1], chosen[0])
+        notes += filter(None, [doubt(score.reference, task)])
     found = work.fidelity
     size = size_on_disk(candidate, second)
     drop = None if score is None else score.reference - score.candidate

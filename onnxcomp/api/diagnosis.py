@@ -20,10 +20,7 @@ __all__ = ["EXTRAS", "doctor"]
 
 # name -> (package, what it is for)
 EXTRAS = {
-    "fast": ("numba", "faster coders"),
     "images": ("pillow", "folders of images as samples"),
-    "report": ("matplotlib", "pictures in reports"),
-    "train": ("torch", "fine-tuning"),
 }
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -49,7 +46,7 @@ def doctor() -> Diagnosis:
         problems.append(Problem(f"little room for temporary files in {folder}", "set TMPDIR to another", fatal=False))
     failure = _self_test()
     if failure:
-        hint = "pip install --force-reinstall 'onnxcomp[cpu]'"
+        hint = "pip install --force-reinstall onnxruntime"
         problems.append(Problem(f"a small model can't be loaded and run: {failure}", hint, fatal=True))
     return Diagnosis(
         works=not any(problem.fatal for problem in problems),
@@ -82,7 +79,7 @@ def _package_problems() -> Iterator[Problem]:
     """Say which packages are missing, too old, or there twice."""
     found = [name for name in _RUNTIMES if _version(name)]
     if not found:
-        yield Problem("onnxruntime is not installed", "pip install 'onnxcomp[cpu]' (or 'onnxcomp[gpu]')", fatal=True)
+        yield Problem("onnxruntime is not installed", "pip install onnxruntime (or onnxruntime-gpu)", fatal=True)
     if len(found) > 1:
         yield Problem(
             f"{' and '.join(found)} are installed over each other: which one is used is chance",
@@ -128,7 +125,7 @@ def _version(package: str) -> str:
 def _extras() -> Iterator[Extra]:
     for name, (package, purpose) in EXTRAS.items():
         present = _version(package)
-        yield Extra(name, purpose, f"{package} {present}" if present else "", f"pip install 'onnxcomp[{name}]'")
+        yield Extra(name, purpose, f"{package} {present}" if present else "", f"pip install {package}")
 
 
 def _providers() -> dict[str, str]:

@@ -12,6 +12,7 @@ from onnxcomp.api.common import (
     check_metric,
     check_threads,
     choose_task,
+    doubt,
     make_up,
     measurable_target,
     open_data,
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["Result", "optimize", "plan"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
-    """What `optimize` gives back.
+    """What `optimize` gives back; as a text, and in a notebook, the report.
 
     Attributes:
         model: The delivered model, as it was loaded back from disk.
@@ -49,13 +50,23 @@ class Result:
     _outcome: Outcome
 
     def save(self, path: str | os.PathLike[str]) -> Report:
-        """Write the model atomically; return the report, which now also says what was written where.
+        """Write the model atomically, over what is there; return the report, which now also says what was written.
 
         Raises:
             OutputError: The path can't be written.
         """
         self._outcome.save(Path(path))
         return dataclasses.replace(self.report, output=Written.at(path))
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+    def __repr__(self) -> str:
+        outcome = self.report.outcome
+        return f"<Result: {outcome.winner or 'the original'}, {outcome.size} of {outcome.original_size} bytes>"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
 
 def optimize(
@@ -118,7 +129,10 @@ def optimize(
         time_budget=time_budget,
     )
     outcome = _search(prepared.model, prepared.work, source=prepared.source, progress=progress)
-    report = make_report(prepared.model, outcome, prepared.settings, prepared.notes)
+    found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task)]
+    if outcome.cut_short:
+        found.append("the time budget ended the search early: a longer --time-budget may find more")
+    report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)))
     if outcome.missed is not None:
         raise GateFailed(outcome.missed, report=report)
     return Result(outcome.model, report, outcome)
@@ -239,6 +253,8 @@ def _prepare(
         calibration_samples = made_up
     elif not calibrated and recipe is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
+    if known is not None and calibration is not None:
+        notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
     task = choose_task(calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
     work = Work(
         task=task,

@@ -18,6 +18,7 @@ from onnxcomp.api.common import (
     check_metric,
     check_threads,
     choose_task,
+    doubt,
     make_up,
     open_data,
     open_statistics,
@@ -193,7 +194,7 @@ def quantize(
         cleanup=made.cleanup,
         passes=made.passes,
         recipe=recipe_of(found.model).to_toml(),
-        notes=tuple(notes),
+        notes=tuple(filter(None, [*notes, doubt(found.before.score, task)])),
         seconds=time.perf_counter() - start,
         versions=versions(),
         machine=machine(),
@@ -258,6 +259,8 @@ def _make(
         reasons += [
             f"{count} {reason}" for reason, count in Counter(skip.reason for skip in done.skipped).most_common(3)
         ]
+        if is_quantized(base):
+            reasons.insert(0, "the model is quantized already")
         why = "; ".join(reasons) or "the model has no such operators"
         raise PassError(
             f"nothing could be quantized in mode {mode.name}: {why}",

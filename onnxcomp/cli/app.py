@@ -9,7 +9,7 @@ import typer
 
 from onnxcomp import __version__
 from onnxcomp.cli import bench, calibrate, compare, doctor, inspect, optimize, passes, quantize
-from onnxcomp.cli.configuration import read_configuration, used_file
+from onnxcomp.cli.configuration import file_values, read_configuration, used_file
 from onnxcomp.cli.signature import commands
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError, UsageError
@@ -145,9 +145,11 @@ def _options(
     ] = False,
 ) -> None:
     used_file.set(None)
+    file_values.set({})
     if no_config or ctx.resilient_parsing or {"-h", "--help"} & set(ctx.obj or ()):
         return
     found = read_configuration(Path.cwd(), commands(build_app()))
     if found is not None and found.values.get(str(ctx.invoked_subcommand)):
         ctx.default_map = {name: dict(values) for name, values in found.values.items()}
         used_file.set(found.path)
+        file_values.set(found.values[str(ctx.invoked_subcommand)])

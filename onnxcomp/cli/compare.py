@@ -76,7 +76,8 @@ def command(
 
     from onnxcomp.api import compare
 
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
+    failing = report_of_failure(report or [], output_format, verbose=verbose, quiet=quiet)
+    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         found = compare(
             reference,
             candidate,

@@ -18,20 +18,25 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from onnxcomp.cli.signature import Command, Parameter
 from onnxcomp.errors import UsageError
 
-__all__ = ["Configuration", "read_configuration", "used_file"]
+__all__ = ["Configuration", "file_values", "read_configuration", "used_file"]
 
 _NAME = "onnxcomp.toml"
 _PROJECT = "pyproject.toml"
 # TOML's own names of what a value may be
+_NUMBERS_AS_TEXT = frozenset({"image_size", "mean", "std", "resize"})
 _SPELT = {bool: "true or false", int: "a whole number", float: "a number"}
 
 used_file: ContextVar[Path | None] = ContextVar("used_file", default=None)
 """The file whose values the command that runs now has taken, where it has; the reports name it."""
+
+file_values: ContextVar[Mapping[str, Any]] = ContextVar("file_values", default=MappingProxyType({}))
+"""The values in it for this command, by the name of the function's parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,8 @@ def _value(path: Path, key: str, value: object, option: Parameter) -> Any:
 
 def _single(path: Path, key: str, value: object, option: Parameter) -> Any:
     hint = f"onnxcomp COMMAND --help tells what --{option.key} takes"
+    if option.name in _NUMBERS_AS_TEXT:
+        value = _as_text(value)
     wanted = option.kind if option.kind in (bool, int, float) else str
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or (isinstance(value, bool) and wanted is not bool):
@@ -126,6 +133,14 @@ def _single(path: Path, key: str, value: object, option: Parameter) -> Any:
             raise UsageError(f"{path}: {key} must be {bounds}, got {value!r}", hint=hint)
     if isinstance(value, str) and not option.choices:
         return _beside(path.parent, value, is_path=option.kind is Path)
+    return value
+
+
+def _as_text(value: object) -> object:
+    """Write a number, or a list of numbers, as on the command line; leave the rest."""
+    numbers = value if isinstance(value, list) else [value]
+    if numbers and all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        return ",".join(map(str, numbers))
     return value
 
 

@@ -24,9 +24,7 @@ def command(
         from onnxcomp.api import doctor
         from onnxcomp.cli.output import check_outputs, deliver
     except ImportError as err:
-        raise EnvironmentUnavailable(
-            f"a package is missing or broken: {err}", hint="pip install 'onnxcomp[cpu]'"
-        ) from err
+        raise EnvironmentUnavailable(f"a package is missing or broken: {err}", hint="pip install onnxruntime") from err
 
     check_outputs(None, report or [], inputs=(), overwrite=overwrite)
     found = doctor()

@@ -2,6 +2,7 @@
 
 import re
 
+from onnxcomp.cli.configuration import file_values
 from onnxcomp.cli.options import Layout
 from onnxcomp.data import ImageOptions, Resize
 from onnxcomp.errors import UsageError
@@ -14,6 +15,8 @@ def image_options(
 ) -> ImageOptions | None:
     """Return the options that were given; None where there was none.
 
+    Those that come from a file of defaults are not required to be used: it speaks to all commands.
+
     Args:
         size: As in ``224`` or ``224x192``, height first.
         mean: As in ``0.485,0.456,0.406``, or one number.
@@ -24,9 +27,11 @@ def image_options(
     Raises:
         UsageError: A text is not of its form, or its value makes no sense.
     """
-    if (size, mean, std, layout, resize) == (None,) * 5:
+    given = {"image_size": size, "mean": mean, "std": std, "layout": layout, "resize": resize}
+    if all(value is None for value in given.values()):
         return None
     return ImageOptions(
+        required=any(value is not None and file_values.get().get(name) != value for name, value in given.items()),
         size=None if size is None else _size(size),
         mean=None if mean is None else _numbers("--mean", mean),
         std=None if std is None else _numbers("--std", std),

@@ -108,7 +108,8 @@ def command(
             )
         deliver(planned, [], output_format, verbose=verbose, quiet=quiet)
         return
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(report or []):
+    failing = report_of_failure(report or [], output_format, verbose=verbose, quiet=quiet)
+    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         result = optimize(
             model,
             calibration=calibration,

@@ -38,15 +38,15 @@ def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple
 
 
 @contextmanager
-def report_of_failure(paths: Sequence[Path]) -> Iterator[None]:
-    """Write the reports also where a gate failed: that is where they are read."""
+def report_of_failure(
+    paths: Sequence[Path], output_format: Format, *, verbose: bool = False, quiet: bool = False
+) -> Iterator[None]:
+    """Print and write the report also where a gate failed: that is where it is read."""
     try:
         yield
     except GateFailed as err:
         if isinstance(err.report, Document):
-            for path in paths:
-                write_report(err.report, path)
-            _summarize(err.report)
+            deliver(err.report, paths, output_format, verbose=verbose, quiet=quiet)
         raise
 
 

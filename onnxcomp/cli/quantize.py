@@ -96,7 +96,8 @@ def command(
 
     from onnxcomp.api import quantize
 
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress, report_of_failure(reports):
+    failing = report_of_failure(reports, output_format, verbose=verbose, quiet=quiet)
+    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         result = quantize(
             model,
             mode=mode,

@@ -32,6 +32,7 @@ class ImageOptions:
         resize: ``crop``: the smaller side is resized to fit, and of the other one the middle is taken; ``stretch``:
             both sides are resized, whatever the proportions; a number: the smaller side is resized to so many pixels,
             and the middle is taken.
+        required: Whether it is an error that no samples are images.
     """
 
     size: int | tuple[int, int] | None = None
@@ -39,6 +40,7 @@ class ImageOptions:
     std: float | tuple[float, ...] | None = None
     layout: Layout | None = None
     resize: Resize = "crop"
+    required: bool = True
 
     def __post_init__(self) -> None:
         if self.size is not None:

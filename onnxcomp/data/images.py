@@ -124,9 +124,7 @@ def _opened(file: Path) -> "Iterator[Image.Image]":
     try:
         from PIL import Image
     except ImportError as err:
-        raise EnvironmentUnavailable(
-            "images need Pillow, which is not installed", hint="pip install 'onnxcomp[images]'"
-        ) from err
+        raise EnvironmentUnavailable("images need Pillow, which is not installed", hint="pip install pillow") from err
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what it could read all the same

@@ -134,7 +134,7 @@ class BenchReport(Document):
         for found in self.models:
             if found.ratio is not None:
                 yield f"{found.model} is {_speed(found.ratio, self.settings.half_width)}"
-        if not self.settled:
+        if not self.settled and len(self.models) > 1:
             wanted = f"{100 * self.settings.half_width:g} %"
             yield (
                 f"not known to {wanted}, as was asked for: the machine is too busy, or --seconds "

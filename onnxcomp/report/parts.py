@@ -27,7 +27,8 @@ def pass_lines(made: Sequence[tuple[str, PassReport]], *, verbose: bool = False)
         if verbose:
             yield from (f"{'':{left + 3}}- {skip.op_type} {skip.node}: {skip.reason}" for skip in done.skipped)
     if len(shown) < len(made):
-        yield f" {len(made) - len(shown)} other clean-up passes found nothing to do"
+        other = "other " if shown else ""
+        yield f" {len(made) - len(shown)} {other}clean-up passes found nothing to do"
 
 
 def size_row(before: int, after: int) -> str:

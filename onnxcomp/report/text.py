@@ -53,6 +53,8 @@ def _candidates(report: Content) -> Iterable[str]:
         agreement = f"{c.quality.agreement:.4f}" if c.quality else "-"
         fate = "delivered" if c.name == outcome.winner else c.rejected or "ranked lower"
         yield f" {c.name:{width}} {size:6.3f} {latency:>22} {score:>8} {agreement:>10}  {fate}"
+    yield " latency is the share of the original's time: rough, but timed once more for what is delivered. Closer than"
+    yield " 2 % counts as equal: then the smaller model is ranked first"
 
 
 def _table(report: Content) -> Iterable[str]:

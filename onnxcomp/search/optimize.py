@@ -42,7 +42,7 @@ __all__ = ["Progress", "Work", "optimize"]
 Progress = Callable[[str, float | None], None]  # stage, share done (None: unknown)
 
 _VERIFY_RUNS = 3
-_NOISE_RUNS = 4, 32  # at least, at most
+_NOISE_RUNS = 4, 24  # at least, at most
 _NOISE_NUMBERS = 1000  # that the outputs of these runs should hold together
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
@@ -109,6 +109,7 @@ class _Optimizer:
         self._model = model
         self._work = work
         self._start = time.perf_counter()
+        self._cut_short = False
         self._source = source if is_one_file(model) else None
         self._progress = progress
         self._size = size(model) if self._source is None else self._source.stat().st_size
@@ -165,13 +166,13 @@ class _Optimizer:
     def _improved(self, built: list[Built], improve: Callable[[Built, Race], Built | None]) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
         ranked = self._ranked(built)
-        if self._work.recipe is not None or self._work.goal == "size" or not ranked:
+        if self._work.recipe is not None or self._work.goal == "size" or not ranked or self._late():
             return None
         improved = improve(ranked[0], self._race)
         if improved is not None:
             self._measure([improved])
             if improved.result.rejected is None:
-                ranked[0].result.rejected = f"slower than {improved.result.name}"
+                ranked[0].result.rejected = f"slower than {improved.result.name}, side by side"
         return improved
 
     def _prove(self, built: list[Built], judge: Judge, builder: Builder) -> _Proof | None:
@@ -283,7 +284,9 @@ class _Optimizer:
 
     def _late(self, share: float = 1.0) -> bool:
         """Whether a share of the time is used up that optional steps may take."""
-        return time.perf_counter() - self._start > share * _OPTIONAL_SHARE * self._work.time_budget
+        late = time.perf_counter() - self._start > share * _OPTIONAL_SHARE * self._work.time_budget
+        self._cut_short |= late
+        return late
 
     def _outcome(
         self,
@@ -310,6 +313,7 @@ class _Optimizer:
             candidates=tuple(candidate.result for candidate in built),
             missed=None if delivered else self._missed(built),
             seconds=time.perf_counter() - self._start,
+            cut_short=self._cut_short,
             source=self._source,
         )
 

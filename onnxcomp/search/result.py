@@ -77,6 +77,7 @@ class Outcome:
         candidates: All that were tried.
         missed: Why neither a candidate nor the original keeps a bound that the user named; None: one does.
         seconds: Wall-clock time of the whole run.
+        cut_short: Whether the time budget kept optional steps from being begun or finished.
         source: The file that the original came from.
     """
 
@@ -93,6 +94,7 @@ class Outcome:
     candidates: tuple[CandidateResult, ...]
     missed: str | None = None
     seconds: float = 0.0
+    cut_short: bool = False
     source: Path | None = None
 
     def save(self, path: Path) -> None:

@@ -25,7 +25,14 @@ def test_extras_are_those_of_the_project_file() -> None:
     project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, (package, _) in diagnosis.EXTRAS.items():
         assert any(line.startswith(package) for line in project["optional-dependencies"][name])
-    assert set(project["optional-dependencies"]) - set(diagnosis.EXTRAS) == {"cpu", "gpu", "dev"}
+    assert set(project["optional-dependencies"]) - set(diagnosis.EXTRAS) == {
+        "cpu",
+        "gpu",
+        "dev",
+        "fast",
+        "report",
+        "train",
+    }
 
 
 def _versions(monkeypatch: pytest.MonkeyPatch, **changed: str) -> None:
