@@ -77,6 +77,8 @@ def _table(report: Content) -> Iterable[str]:
 
 def _verdict(report: Content) -> str:
     outcome = report.outcome
+    if outcome.missed is not None:
+        return "a bound is missed: no model is written"
     if outcome.winner is None:
         return "nothing measured better: the original is delivered unchanged"
     if outcome.winner == "cleanup":

@@ -225,7 +225,7 @@ def test_the_command(
     failed = tmp_path / "failed.json"
     assert call("compare", *names, *data, "--max-drop", "0.01", "--report", str(failed), "--format", "json") == 1
     out, err = capfd.readouterr()
-    assert out == ""
+    assert json.loads(out) == json.loads(failed.read_text(encoding="utf-8"))
     assert "drops by 0.1" in err
     assert json.loads(failed.read_text(encoding="utf-8"))["missed"]
 
