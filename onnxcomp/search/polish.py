@@ -15,11 +15,11 @@ from onnxcomp.search.variants import Switch, Variant, Variants
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PAYS", "polish"]
+__all__ = ["polish"]
 
 _SUSPECT = 0.7  # share of its float time that a node takes in integers
 _MOST_SUSPECTS = 10
-PAYS = 0.995  # upper bound of the ratio of a variant that is faster
+_PAYS = 0.995  # upper bound of the ratio of a variant that is faster
 
 Times = dict[str, float]
 
@@ -49,11 +49,11 @@ def polish(
     trials = {name: trial for name, trial in trials.items() if trial[1].modified}
     ratios = race({"all": whole.model, **{name: variant.model for name, (_, variant) in trials.items()}}).ratios
     growth = {name: size(variant.model) / size(whole.model) for name, (_, variant) in trials.items()}
-    paying = [trials[name][0] for name in trials if ratios[name].high * max(1.0, growth[name]) < PAYS]
+    paying = [trials[name][0] for name in trials if ratios[name].high * max(1.0, growth[name]) < _PAYS]
     if not paying:
         return None
     together = variants.build(paying)
-    if not together.modified or race({"all": whole.model, "together": together.model}).ratios["together"].high >= PAYS:
+    if not together.modified or race({"all": whole.model, "together": together.model}).ratios["together"].high >= _PAYS:
         return None
     return together, paying
 
