@@ -1,15 +1,13 @@
 """Distributions of activations from one run over the samples: exact extremes and a histogram that grows with them.
 
 A bin's width is a power of two and its edges are whole multiples of it. Where a value lies outside the bins, neighbours
-are merged in pairs, which is exact: the result depends on all values and not on their order. Memory is two runs'
+are merged in pairs, which is exact: the result depends on all values and not on their order. Memory is one run's
 activations and the bins, however many samples there are. Every value counts; nothing is sampled.
 """
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +27,6 @@ __all__ = ["BINS", "Tally", "collect_histograms"]
 BINS = 1 << 14
 _CHUNK = 1 << 16  # values counted at once: as many as the processor's cache holds
 _MOMENTUM = 0.99  # of the average of extremes (Jacob et al. 2018, section 3.1: "close to 1")
-_Result = TypeVar("_Result")
 _LEAST_EXPONENT = -126  # 2**-that is the largest power of two of float32 whose inverse is one, too
 
 
@@ -120,7 +117,7 @@ def collect_histograms(
         model: Not changed.
         samples: What it is run on.
         names: Of float tensors of the main graph.
-        threads: Intra-op threads; 0 is all cores but one, which counts meanwhile.
+        threads: Intra-op threads; 0 is all cores.
         progress: Called with the number of samples done and the total, where that is known.
 
     Raises:
@@ -132,14 +129,13 @@ def collect_histograms(
     inputs = {str(value.name): value.const_value for value in model.graph.inputs}
     defaults = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None and name in tallies}
     inner = [name for name in tallies if name not in inputs]
-    threads = threads or max(1, (os.cpu_count() or 1) - 1)
     session = open_session(tapped(model, inner), threads=threads) if inner else None
 
     def run(feed: Feed) -> dict[str, np.ndarray]:
         return {**defaults, **feed, **(session.run(feed, inner) if session else {})}
 
     index = -1
-    for index, values in enumerate(_ahead(run, samples)):
+    for index, values in enumerate(map(run, samples)):
         for name, tally in tallies.items():
             try:
                 tally.add(np.asarray(values.pop(name)))
@@ -151,18 +147,6 @@ def collect_histograms(
     if index < 0:
         raise DataError(f"{samples.description}: no samples to calibrate on")
     return {name: tally.histogram() for name, tally in tallies.items()}
-
-
-def _ahead(run: Callable[[Feed], _Result], feeds: Iterable[Feed]) -> Iterator[_Result]:
-    """Yield the result of each run while another thread is at the next: at most two are held at once."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: Future[_Result] | None = None
-        for feed in feeds:
-            done, pending = pending, pool.submit(run, feed)
-            if done:
-                yield done.result()
-        if pending:
-            yield pending.result()
 
 
 def _bins_of(low: float, high: float, exponent: int) -> tuple[int, int]:
