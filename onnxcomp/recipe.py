@@ -69,7 +69,7 @@ class Recipe:
         """Refuse names of nodes to leave alone that no node has: it would be rewritten all the same.
 
         Args:
-            nodes: The names that there are.
+            nodes: The names that there are; the first ones are proposed where none is alike.
 
         Raises:
             RecipeError: There is no such node.
@@ -77,7 +77,7 @@ class Recipe:
         for step in self.steps:
             for name in step.settings.get("exclude", ()):
                 if name not in nodes:
-                    alike = difflib.get_close_matches(name, nodes) or sorted(nodes)[:3]
+                    alike = difflib.get_close_matches(name, nodes, n=5, cutoff=0.5) or list(nodes)[:5]
                     raise RecipeError(
                         f"pass {step.name}: exclude names {name!r}, and there is no such node",
                         hint=f"nodes are called {', '.join(map(repr, alike))}" if alike else "no node has a name",

@@ -1,5 +1,6 @@
 """Fixtures for all tests: models written as text, samples held in lists."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,23 @@ def samples() -> type[ListSamples]:
 @pytest.fixture(scope="session")
 def sample_models() -> Path:
     return Path(__file__).parents[1] / "sample_models"
+
+
+@pytest.fixture(scope="session")
+def data(sample_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """100 labelled images for the model of ``resnet``, and 20 to calibrate on."""
+    folder = tmp_path_factory.mktemp("data")
+    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
+        np.savez(folder / "eval.npz", image=rows["image"][:100], labels=rows["labels"][:100])
+    with np.load(sample_models / "fashion_mnist" / "calibration.npz") as rows:
+        np.savez(folder / "calibration.npz", image=rows["image"][:20])
+    return {"calibration": folder / "calibration.npz", "eval": folder / "eval.npz"}
+
+
+@pytest.fixture
+def resnet(sample_models: Path, tmp_path: Path) -> Path:
+    """A sample model in a folder of its own."""
+    path = tmp_path / "source" / "model.onnx"
+    path.parent.mkdir()
+    shutil.copyfile(sample_models / "resnet8" / "model.onnx", path)
+    return path

@@ -1,7 +1,6 @@
 """``quantize``: one technique by hand, verified by execution and measured."""
 
 import dataclasses
-import difflib
 import os
 import tempfile
 import time
@@ -240,7 +239,11 @@ def _make(
         model, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None)
     )
     base, in_front = run_recipe(cleaned, Recipe(mode.front), ctx, verifier)
-    _check_names(step.settings.get("exclude", ()), base, step, ctx)
+    units = Step(step.name).make().units(base, ctx)
+    ctx.skipped.clear()
+    Recipe((step,)).check_excluded(
+        dict.fromkeys([*(name for u in units for name in u.nodes), *(str(n.name) for n in base.graph if n.name)])
+    )
     if known is not None:
         ctx.ranges = known.store(cleaned, ctx.samples)
     elif ctx.samples is not None:
@@ -267,24 +270,6 @@ def _make(
             hint=f"the modes differ in what they quantize: onnxcomp passes {step.name}",
         )
     return _Made(quantized, tuple(clean_up), passes)
-
-
-def _check_names(names: Sequence[str], model: "ir.Model", step: Step, ctx: PassContext) -> None:
-    """Refuse to exclude nodes that are not there.
-
-    Raises:
-        UsageError: A name is unknown; the hint lists similar ones.
-    """
-    quantizable = [name for unit in Step(step.name).make().units(model, ctx) for name in unit.nodes]
-    ctx.skipped.clear()
-    known = dict.fromkeys([*quantizable, *(str(node.name) for node in model.graph if node.name)])
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or quantizable[:5]
-            raise UsageError(
-                f"there is no node {name!r} to exclude in the cleaned-up model",
-                hint=f"there are: {', '.join(close)}" if close else None,
-            )
 
 
 def _measure(

@@ -11,7 +11,7 @@ from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.candidates import ATTENTION, Candidate, attended, retuned
 from onnxcomp.search.polish import polish
-from onnxcomp.search.race import Race
+from onnxcomp.search.race import NO_SLOWER, Race
 from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
 from onnxcomp.search.variants import Switch, Variant, Variants
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Builder", "Built"]
 
-_TIE = 1.02  # two sessions of one and the same model differ by up to so much
 _SHARE_OF_ORDERING = 0.5  # of the time for optional steps; the rest is for the trials that follow
 
 
@@ -146,7 +145,7 @@ class Builder:
         ratio = race.among({"plain": candidate.model, "fused": found.model}, stage).ratios["fused"]
         found.family, found.rescued = f"{candidate.family}, {ATTENTION.name}", candidate.rescued
         # One operator in the place of ten: not proven slower is enough, where it also seems faster
-        return found if ratio.ratio < 1 and ratio.high < _TIE else None
+        return found if ratio.ratio < 1 and ratio.high <= NO_SLOWER else None
 
     @cached_property
     def _has_attention(self) -> bool:

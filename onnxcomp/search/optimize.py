@@ -9,7 +9,7 @@ does, the original is.
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,13 +143,12 @@ class _Optimizer:
         proof = self._prove(built, judge, builder)
         return self._outcome(proof, built, judge, timing=timing, reports=reports)
 
-    def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> set[str]:
-        """Return what nodes are called: in the original, after cleanup, and where a pass names those without a name."""
-        names = {str(node.name) for model in (self._model, cleaned) for node in all_nodes(model) if node.name}
-        for step in recipe.steps:
-            names.update(name for unit in Step(step.name).make().units(cleaned, ctx) for name in unit.nodes)
+    def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
+        """Return what nodes are called, those first that can be left out: before and after cleanup, and by the passes."""
+        units = [unit for step in recipe.steps for unit in Step(step.name).make().units(cleaned, ctx)]
         ctx.skipped.clear()
-        return names
+        others = (str(node.name) for model in (self._model, cleaned) for node in all_nodes(model) if node.name)
+        return dict.fromkeys([*(name for unit in units for name in unit.nodes), *others])
 
     def _measure(self, built: list[Built]) -> Comparison:
         """Time candidates roughly; those that are not better for the goal are rejected."""

@@ -24,7 +24,7 @@ class RangeStore:
     Args:
         model: The model whose tensors are measured, by name. It is not changed.
         samples: What the model is run on; None: only what is known can be asked for.
-        threads: Intra-op threads; 0 is all cores but one.
+        threads: Intra-op threads; 0 is all cores.
         progress: Called with the number of samples done and the total, where that is known.
         known: What was measured before, by tensor.
     """

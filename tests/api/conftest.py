@@ -1,11 +1,9 @@
 """Fixtures for the verbs: a sample model with 100 images of data, made-up times so that every machine decides alike."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from onnxcomp.measure import Comparison, Ratio, Timing
@@ -28,24 +26,6 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     pretend(0.5)
     return pretend
-
-
-@pytest.fixture(scope="module")
-def data(sample_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("data")
-    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
-        np.savez(folder / "eval.npz", image=rows["image"][:100], labels=rows["labels"][:100])
-    with np.load(sample_models / "fashion_mnist" / "calibration.npz") as rows:
-        np.savez(folder / "calibration.npz", image=rows["image"][:20])
-    return {"calibration": folder / "calibration.npz", "eval": folder / "eval.npz"}
-
-
-@pytest.fixture
-def resnet(sample_models: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "source" / "model.onnx"
-    path.parent.mkdir()
-    shutil.copyfile(sample_models / "resnet8" / "model.onnx", path)
-    return path
 
 
 @pytest.fixture

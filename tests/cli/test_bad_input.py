@@ -208,7 +208,9 @@ TABLE: dict[str, Bad] = {
     "calibrate: no samples": Bad("calibrate m.onnx", 2, "there are no samples to measure"),
     "calibrate: wrong shape": Bad("calibrate m.onnx --calibration wide.npz", 2, "takes [?, 8], the array is [4, 9]"),
     "quantize: unknown mode": Bad("quantize m.onnx --mode magic", 2, "unknown mode 'magic'"),
-    "quantize: excludes nothing": Bad("quantize m.onnx --mode dynamic --exclude haed", 2, "no node 'haed' to exclude"),
+    "quantize: excludes nothing": Bad(
+        "quantize m.onnx --mode dynamic --exclude haed", 2, "exclude names 'haed', and there is no such node"
+    ),
     "doctor: unknown format": Bad("doctor --format xml", 2, "'--format': 'xml' is not one of 'text'"),
     "unknown pass": Bad("passes nothing", 2, "there is no pass 'nothing'"),
 }

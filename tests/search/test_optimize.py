@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,24 +47,6 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     pretend()
     return pretend
-
-
-@pytest.fixture(scope="module")
-def data(sample_models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("data")
-    with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
-        np.savez(folder / "eval.npz", image=rows["image"][:100], labels=rows["labels"][:100])
-    with np.load(sample_models / "fashion_mnist" / "calibration.npz") as rows:
-        np.savez(folder / "calibration.npz", image=rows["image"][:20])
-    return {"calibration": folder / "calibration.npz", "eval": folder / "eval.npz"}
-
-
-@pytest.fixture
-def resnet(sample_models: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "in" / "model.onnx"
-    path.parent.mkdir()
-    shutil.copyfile(sample_models / "resnet8" / "model.onnx", path)
-    return path
 
 
 def finite(value: Any) -> bool:
