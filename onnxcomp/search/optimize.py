@@ -144,7 +144,7 @@ class _Optimizer:
         return self._outcome(proof, built, judge, timing=timing, reports=reports)
 
     def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
-        """Return what nodes are called, those first that can be left out: before and after cleanup, and by the passes."""
+        """Return what nodes are called, those first that can be left out: before and after cleanup, and in passes."""
         units = [unit for step in recipe.steps for unit in Step(step.name).make().units(cleaned, ctx)]
         ctx.skipped.clear()
         others = (str(node.name) for model in (self._model, cleaned) for node in all_nodes(model) if node.name)
