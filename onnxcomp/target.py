@@ -19,6 +19,7 @@ __all__ = [
     "Goal",
     "Role",
     "Target",
+    "Technique",
     "cpu_features",
     "cpu_name",
     "detect",
@@ -88,6 +89,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 )
 
 Goal = Literal["latency", "size", "balanced"]
+Technique = Literal["static", "dynamic"]  # of those that `optimize` chooses from
 
 
 @dataclass(frozen=True, slots=True)

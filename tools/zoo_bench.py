@@ -1,6 +1,7 @@
 """Runs `optimize` on every model of a zoo and checks each result independently.
 
-    python tools/zoo_bench.py ZOO_DIR [--only NAME ...] [--bare] [--json FILE] [--markdown FILE] [--keep DIR]
+    python tools/zoo_bench.py ZOO_DIR [--only NAME ...] [--bare] [--technique NAME ...]
+        [--json FILE] [--markdown FILE] [--keep DIR]
 
 Each model is optimized in a process of its own: ``peak MB`` is that process's largest resident set, and a crash costs
 one row. Then the file that was written is loaded, run on the first evaluation samples and timed against the original
@@ -29,7 +30,7 @@ from zoo_job import run_job, serve
 from zoo_tables import Interval, Table, circumstances, geometric_mean, number, without_infinity
 
 from onnxcomp.errors import OnnxCompError, UsageError
-from onnxcomp.target import Goal
+from onnxcomp.target import Goal, Technique
 
 __all__ = ["Row", "main", "violations"]
 
@@ -141,6 +142,7 @@ def optimize_in_worker(job: dict[str, Any]) -> dict[str, Any]:
         metric=job["metric"],
         budget=Budget(max_drop=job["max_drop"]),
         goal=job["goal"],
+        techniques=job["technique"] or None,
         threads=job["threads"],
         seed=job["seed"],
         progress=progress,
@@ -161,7 +163,7 @@ def measure(entry: ZooModel, output: Path, args: argparse.Namespace) -> Row:
         "eval": str(entry.evaluation) if has_data and entry.evaluation else None,
         "metric": entry.metric if has_data and entry.evaluation else None,
         "output": str(output),
-        **{name: getattr(args, name) for name in ("max_drop", "goal", "threads", "seed")},
+        **{name: getattr(args, name) for name in ("max_drop", "goal", "technique", "threads", "seed")},
     }
     done = run_job(__file__, job, timeout=args.timeout)
     if done.value is None:
@@ -233,7 +235,7 @@ def _cells(row: Row) -> list[str]:
 
 def document(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Return everything as plain values."""
-    names = ("bare", "goal", "max_drop", "threads", "seed", "retime_seconds")
+    names = ("bare", "goal", "technique", "max_drop", "threads", "seed", "retime_seconds")
     return {
         "schema_version": SCHEMA_VERSION,
         **circumstances(),
@@ -250,6 +252,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these models")
     parser.add_argument("--bare", action="store_true", help="give optimize the model alone, no data")
     parser.add_argument("--goal", choices=get_args(Goal), default="latency", help="default: %(default)s")
+    parser.add_argument(
+        "--technique", nargs="+", choices=get_args(Technique), default=[], help="try these alone; default: all"
+    )
     parser.add_argument("--max-drop", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the timed sessions; default: 1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")

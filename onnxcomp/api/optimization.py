@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -28,7 +29,7 @@ from onnxcomp.report.plan import Plan, PlannedCandidate
 from onnxcomp.search import Outcome, Progress, Work, cleanup, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
-from onnxcomp.target import Budget, Goal
+from onnxcomp.target import Budget, Goal, Technique
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -80,6 +81,7 @@ def optimize(
     goal: Goal = "latency",
     target: str = "auto",
     recipe: Recipe | None = None,
+    techniques: Collection[Technique] | None = None,
     synthetic_calibration: bool = False,
     threads: int = 1,
     batch: int = 1,
@@ -100,6 +102,7 @@ def optimize(
         goal: What to minimise: ``latency``, ``size``, or ``balanced`` (the product of both ratios).
         target: Where the model will run; ``auto`` is this machine.
         recipe: Passes to try instead of the built-in candidates.
+        techniques: ``static``, ``dynamic``: the only ones to try; None: all that the data allows.
         synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows; images per run.
@@ -121,6 +124,7 @@ def optimize(
         goal=goal,
         target=target,
         recipe=recipe,
+        techniques=techniques,
         synthetic_calibration=synthetic_calibration,
         threads=threads,
         batch=batch,
@@ -149,6 +153,7 @@ def plan(
     goal: Goal = "latency",
     target: str = "auto",
     recipe: Recipe | None = None,
+    techniques: Collection[Technique] | None = None,
     synthetic_calibration: bool = False,
     threads: int = 1,
     batch: int = 1,
@@ -171,6 +176,7 @@ def plan(
         goal=goal,
         target=target,
         recipe=recipe,
+        techniques=techniques,
         synthetic_calibration=synthetic_calibration,
         threads=threads,
         batch=batch,
@@ -179,7 +185,7 @@ def plan(
         time_budget=time_budget,
     )
     calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
-    candidates = wanted(recipe, calibrated=calibrated)
+    candidates = wanted(recipe, calibrated=calibrated, techniques=prepared.work.techniques)
     return Plan(
         settings=prepared.settings,
         size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,
@@ -215,6 +221,7 @@ def _prepare(
     goal: Goal,
     target: str,
     recipe: Recipe | None,
+    techniques: Collection[Technique] | None,
     synthetic_calibration: bool,
     threads: int,
     batch: int,
@@ -228,11 +235,14 @@ def _prepare(
     check_threads(threads)
     if goal not in get_args(Goal):
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
+    _check_techniques(techniques, recipe)
     check_metric(metric)
     chosen = measurable_target(target)
     calibrated = calibration is not None or statistics is not None or synthetic_calibration
     if recipe is not None and not calibrated and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
+    if techniques is not None and "static" in techniques and not calibrated:
+        raise UsageError("static INT8 needs calibration samples", hint="--calibration DATA or --statistics FILE")
     budget = budget or Budget()
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)
@@ -251,7 +261,7 @@ def _prepare(
     if calibration_samples is None and known is None and synthetic_calibration:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         calibration_samples = made_up
-    elif not calibrated and recipe is None:
+    elif not calibrated and recipe is None and techniques is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
@@ -262,6 +272,7 @@ def _prepare(
         calibration=calibration_samples,
         statistics=known,
         recipe=recipe,
+        techniques=None if techniques is None else tuple(techniques),
         budget=budget,
         goal=goal,
         threads=threads,
@@ -275,9 +286,20 @@ def _prepare(
         metric=task.metric_name,
         goal=goal,
         target=chosen.name,
+        techniques=work.techniques,
         budget=budget,
         threads=threads,
         batch=batch,
         seed=seed,
     )
     return _Prepared(loaded, source, work, settings, tuple(notes))
+
+
+def _check_techniques(techniques: Collection[str] | None, recipe: Recipe | None) -> None:
+    if techniques is None:
+        return
+    if recipe is not None:
+        raise UsageError("a recipe says itself which techniques it uses", hint="leave out --technique or --recipe")
+    known = get_args(Technique)
+    if unknown := [name for name in techniques if name not in known] or ([] if techniques else ["(none)"]):
+        raise UsageError(f"unknown technique {unknown[0]!r}", hint=f"one or more of: {', '.join(known)}")

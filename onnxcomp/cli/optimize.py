@@ -40,6 +40,10 @@ def command(
     recipe: Annotated[
         Path | None, typer.Option(help="TOML file of passes to try instead of the built-in ones.")
     ] = None,
+    technique: Annotated[
+        list[options.Technique] | None,
+        typer.Option(help="Try this technique alone; repeatable.  [default: all that the data allows]"),
+    ] = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
@@ -68,7 +72,7 @@ def command(
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.customops import custom_operators
-    from onnxcomp.target import Budget
+    from onnxcomp.target import Budget, Technique
     from onnxcomp.usercode import source_file
 
     budget = Budget(
@@ -87,6 +91,7 @@ def command(
     from onnxcomp.recipe import Recipe
 
     passes = None if recipe is None else Recipe.read(recipe)
+    techniques: list[Technique] | None = [t.value for t in technique] if technique else None
     if dry_run:
         with custom_operators(custom_ops or []):
             planned = plan(
@@ -99,6 +104,7 @@ def command(
                 goal=goal.value,
                 target=target,
                 recipe=passes,
+                techniques=techniques,
                 synthetic_calibration=synthetic,
                 threads=threads,
                 batch=batch,
@@ -120,6 +126,7 @@ def command(
             goal=goal.value,
             target=target,
             recipe=passes,
+            techniques=techniques,
             synthetic_calibration=synthetic,
             threads=threads,
             batch=batch,

@@ -42,6 +42,7 @@ __all__ = [
     "StatisticsFile",
     "Synthetic",
     "TargetName",
+    "Technique",
     "Threads",
     "Verbose",
 ]
@@ -53,6 +54,13 @@ class Goal(enum.StrEnum):
     LATENCY = "latency"
     SIZE = "size"
     BALANCED = "balanced"
+
+
+class Technique(enum.StrEnum):
+    """What `optimize` may use."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
 
 
 class Provider(enum.StrEnum):

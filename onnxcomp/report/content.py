@@ -21,6 +21,7 @@ class Settings:
     metric: str | None
     goal: str
     target: str
+    techniques: tuple[str, ...] | None
     budget: Budget
     threads: int
     batch: int

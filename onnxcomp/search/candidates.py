@@ -1,8 +1,10 @@
 """What `optimize` tries: named recipes. Every one starts from the same cleaned-up model."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
+from onnxcomp.target import Technique
 
 __all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "retuned", "wanted"]
 
@@ -35,6 +37,7 @@ ATTENTION = Candidate("attention", Recipe((Step("fuse-attention"),)))
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
 _EXPAND = Step("expand-hard-swish")
+_TECHNIQUES: dict[str, Technique] = {"quantize-static": "static", "quantize-dynamic": "dynamic"}
 _FUSE = Step("fuse-hard-swish")  # where a node stays float, so does its activation
 _STATIC = Step("quantize-static", {"method": "percentile"})
 _OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
@@ -68,14 +71,24 @@ def quantized(*, calibrated: bool) -> list[Candidate]:
     return found
 
 
-def wanted(recipe: Recipe | None, *, calibrated: bool) -> list[Candidate]:
+def wanted(
+    recipe: Recipe | None, *, calibrated: bool, techniques: Collection[Technique] | None = None
+) -> list[Candidate]:
     """Return what `optimize` builds first; what it learns from them leads to others.
 
     Args:
         recipe: The user's own, tried instead of the built-in ones.
         calibrated: Whether there are calibration samples.
+        techniques: The only ones to use; None: all.
     """
-    return [Candidate("recipe", recipe)] if recipe else [ATTENTION, *quantized(calibrated=calibrated)]
+    if recipe is not None:
+        return [Candidate("recipe", recipe)]
+    found = [ATTENTION, *quantized(calibrated=calibrated)]
+    return [c for c in found if techniques is None or _used(c.recipe) <= set(techniques)]
+
+
+def _used(recipe: Recipe) -> set[Technique]:
+    return {_TECHNIQUES[step.name] for step in recipe.steps if step.name in _TECHNIQUES}
 
 
 def attended(name: str, recipe: Recipe) -> Candidate:

@@ -32,7 +32,7 @@ from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Outcome
 from onnxcomp.statistics import RangeStore, Statistics
-from onnxcomp.target import Budget, Goal, Target
+from onnxcomp.target import Budget, Goal, Target, Technique
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,6 +57,7 @@ class Work:
         calibration: Samples for activation ranges; None: no technique that needs them.
         statistics: Ranges that were measured before; with them, samples are needed for what they lack alone.
         recipe: Tried instead of the built-in candidates.
+        techniques: The only ones that the built-in candidates may use; None: all.
         budget: Bounds.
         goal: What is minimised.
         threads: Intra-op threads of the timed sessions.
@@ -69,6 +70,7 @@ class Work:
     calibration: Samples | None = None
     statistics: Statistics | None = None
     recipe: Recipe | None = None
+    techniques: tuple[Technique, ...] | None = None
     budget: Budget = field(default_factory=Budget)
     goal: Goal = "latency"
     threads: int = 1
@@ -129,7 +131,7 @@ class _Optimizer:
         elif work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
-        first = wanted(work.recipe, calibrated=ctx.ranges is not None)
+        first = wanted(work.recipe, calibrated=ctx.ranges is not None, techniques=work.techniques)
         built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"

@@ -16,7 +16,7 @@ from onnxcomp.target import Budget, Gates
 OF_THE_COMMAND = {"output", "report", "overwrite", "dry_run", "output_format", "verbose", "quiet", "custom_ops"}
 # What a function alone has
 OF_THE_FUNCTION = {"progress"}
-OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration"}
+OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration", "technique": "techniques"}
 OF_IMAGES = {"image_size", "mean", "std", "layout", "resize"}  # None each; together they are `images`
 BOUNDS = {"budget": Budget, "gates": Gates}  # options of their own in a command
 

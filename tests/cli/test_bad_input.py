@@ -32,6 +32,7 @@ class Bad(NamedTuple):
 
 TABLE: dict[str, Bad] = {
     # the path of the model
+    "unknown technique": Bad("optimize m.onnx --technique magic", 2, "'magic' is not one of 'static', 'dynamic'"),
     "no model": Bad("optimize", 2, "missing argument 'model'"),
     "model missing": Bad("optimize missing.onnx", 2, "cannot read missing.onnx: No such file"),
     "model in a folder that is missing": Bad("optimize nowhere/m.onnx -o o.onnx", 2, "nowhere/m.onnx: No such file"),

@@ -105,6 +105,29 @@ def test_delivers_the_best_inside_the_budget(times: Any, data: Any, resnet: Path
         )
 
 
+@pytest.mark.parametrize("technique", ["static", "dynamic"])
+def test_only_the_technique_that_is_named_is_tried(technique: Any, times: Any, data: Any, sample_models: Path) -> None:
+    model = sample_models / "lenet_300_100" / "model.onnx"  # matrix products alone: both techniques take it
+    assert {c.name for c in onnxcomp.optimize(model, **data).report.outcome.candidates} > {"static", "dynamic"}
+    result = onnxcomp.optimize(model, **data, techniques=[technique])
+    assert {c.name for c in result.report.outcome.candidates} == {"cleanup", technique}
+    assert result.report.settings.techniques == (technique,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"techniques": ["static"]}, "static INT8 needs calibration samples"),
+        ({"techniques": ["magic"]}, "unknown technique 'magic'"),
+        ({"techniques": []}, "unknown technique"),
+        ({"techniques": ["dynamic"], "recipe": STATIC}, "a recipe says itself"),
+    ],
+)
+def test_techniques_that_cannot_be(arguments: Any, message: str, resnet: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        onnxcomp.optimize(resnet, **arguments)
+
+
 def test_the_recipe_reproduces_the_model(times: Any, data: Any, resnet: Path) -> None:
     first = onnxcomp.optimize(resnet, **data)
     second = onnxcomp.optimize(resnet, **data, recipe=Recipe.from_toml(first.report.recipe))
