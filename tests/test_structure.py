@@ -29,7 +29,7 @@ FLOORS = {
     **dict.fromkeys(("registry", "recipe", "pipeline", "storage", "measure"), 5),
     "search": 6,
     **dict.fromkeys(("report", "api", "onnxcomp"), 7),
-    "cli": 8,
+    **dict.fromkeys(("cli", "__main__"), 8),
 }
 # Packages that a floor may import beside those of the floors below
 THIRD_PARTY = {

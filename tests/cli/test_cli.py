@@ -136,6 +136,13 @@ def test_version_and_no_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert "optimize" in out + err
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "onnxcomp", "optimize", "nothing.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert "cannot read nothing.onnx" in done.stderr
+
+
 def test_a_bug_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
