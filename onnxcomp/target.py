@@ -42,48 +42,131 @@ class Target:
 
     Attributes:
         name: As given to ``--target``.
+        meaning: What it stands for, in a few words.
+        provider: onnxruntime's execution provider there. The CPU provider's optimised graph can be read anywhere.
+        verified: Whether these facts were measured by this project (else they come from documentation).
+        roles: Operators with integer kernels, by type; none: static INT8 gains nothing there.
+        dynamic: Operators with a kernel that quantizes its input while it runs.
         activations: Integer type of quantized activations.
+        symmetric: Whether their zero point is always 0.
         weights: Integer type of quantized weights.
         reduce_range: Whether weights keep to 7 bits, because the kernel's 16-bit sums saturate.
-        roles: Operators with integer kernels, by type.
-        dynamic: Operators with a kernel that quantizes its input while it runs.
-        verified: Whether these facts were measured by this project (else they come from documentation).
+        quantized_bias: Whether kernels want the bias as int32; else it stays float.
+        float_outputs: Operators whose integer kernels may give float: rounded only where integers read the result.
+        extensions: Whether operators of ``com.microsoft`` may be used.
+        float16: Whether float16 runs faster than float32.
     """
 
     name: str
-    activations: Literal["uint8", "int8"]
-    weights: Literal["uint8", "int8"]
-    reduce_range: bool
+    meaning: str
+    provider: str
+    verified: bool
     roles: Mapping[str, Role]
     dynamic: frozenset[str]
-    verified: bool
+    activations: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    weights: Literal["uint8", "int8"] = "int8"
+    reduce_range: bool = False
+    quantized_bias: bool = True
+    float_outputs: frozenset[str] = frozenset({"Gemm", "MatMul"})
+    extensions: bool = True
+    float16: bool = False
+
+    @property
+    def readable(self) -> bool:
+        """Whether what onnxruntime fuses on this machine tells what it fuses there."""
+        return self.provider == _CPU
+
+    @property
+    def no_static(self) -> str | None:
+        """Why static INT8 gains nothing there, or None."""
+        return None if self.roles else f"{self.name} has no fast integer kernels{self._instead}"
+
+    @property
+    def no_dynamic(self) -> str | None:
+        """Why dynamic INT8 gains nothing there, or None."""
+        return None if self.dynamic else f"{self.name} has no kernels that quantize while they run{self._instead}"
+
+    @property
+    def _instead(self) -> str:
+        return ": float16 is faster there" if self.float16 else ""
 
 
+_CPU = "CPUExecutionProvider"
+_ANCHORS = ("Conv", "Gemm", "MatMul")
+_MOVERS = ("Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile",
+           "Transpose", "Unsqueeze")  # fmt: skip
 # Operators that onnxruntime's CPU provider fuses with the Q/DQ pairs around them (QLinear* kernels)
 _CPU_ROLES = MappingProxyType(
     {
-        **dict.fromkeys(("Conv", "Gemm", "MatMul"), Role.ANCHOR),
+        **dict.fromkeys(_ANCHORS, Role.ANCHOR),
         **dict.fromkeys(
             ("Add", "AveragePool", "Concat", "Div", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax",
              "Where"),
             Role.JOIN,
         ),
-        **dict.fromkeys(
-            ("Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile",
-             "Transpose", "Unsqueeze"),
-            Role.MOVE,
-        ),
+        **dict.fromkeys(_MOVERS, Role.MOVE),
     }
 )  # fmt: skip
+# Sigmoid, Mul and their like: TensorRT fuses them in floating point, to kernels of its own
+_TENSORRT_ROLES = MappingProxyType(
+    {
+        **dict.fromkeys(_ANCHORS, Role.ANCHOR),
+        **dict.fromkeys(("Add", "AveragePool", "Concat", "GlobalAveragePool"), Role.JOIN),
+        **dict.fromkeys(("Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"), Role.MOVE),
+    }
+)
 _CPU_DYNAMIC = frozenset({"Gather", "Gemm", "LSTM", "MatMul"})
+_NOTHING: Mapping[str, Role] = MappingProxyType({})
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
-            Target("cpu-x86-vnni", "uint8", "int8", False, _CPU_ROLES, _CPU_DYNAMIC, verified=True),
-            Target("cpu-x86-avx2", "uint8", "int8", True, _CPU_ROLES, _CPU_DYNAMIC, verified=False),
-            Target("cpu-arm", "int8", "int8", False, _CPU_ROLES, _CPU_DYNAMIC, verified=False),
+            Target("cpu-x86-vnni", "x86 with AVX512-VNNI or AVX-VNNI", _CPU, True, _CPU_ROLES, _CPU_DYNAMIC),
+            Target("cpu-x86-avx2", "x86 without VNNI", _CPU, False, _CPU_ROLES, _CPU_DYNAMIC, reduce_range=True),
+            Target(
+                "cpu-arm",
+                "64-bit ARM",
+                _CPU,
+                False,
+                _CPU_ROLES,
+                _CPU_DYNAMIC,
+                activations="int8",
+            ),
+            Target(
+                "cuda",
+                "NVIDIA GPU, onnxruntime's CUDA provider",
+                "CUDAExecutionProvider",
+                False,
+                _NOTHING,  # it has no fast kernels for Q/DQ: float16 and blocks of weights are what gains
+                frozenset(),
+                float16=True,
+            ),
+            Target(
+                "tensorrt",
+                "NVIDIA GPU, TensorRT",
+                "TensorrtExecutionProvider",
+                False,
+                _TENSORRT_ROLES,
+                frozenset(),
+                activations="int8",
+                symmetric=True,
+                quantized_bias=False,
+                float_outputs=frozenset({"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul"}),
+                extensions=False,
+                float16=True,
+            ),
+            Target(
+                "portable",
+                "any runtime that takes standard ONNX",
+                _CPU,
+                False,
+                _CPU_ROLES,
+                _CPU_DYNAMIC - {"LSTM"},  # an operator of com.microsoft
+                reduce_range=True,  # right on processors with and without VNNI
+                extensions=False,
+            ),
         )
     }
 )

@@ -1,11 +1,11 @@
-"""Gates: the bounds that were named, and no others."""
+"""Gates: the bounds that were named, and no others. Targets: facts that agree with each other."""
 
 from typing import Any
 
 import pytest
 
 from onnxcomp.errors import UsageError
-from onnxcomp.target import Gates
+from onnxcomp.target import TARGETS, Gates, get_target
 
 FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1000}
 
@@ -44,3 +44,19 @@ def test_a_model_that_gives_nonsense_misses_the_sqnr() -> None:
 def test_bounds_out_of_range(bounds: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(bounds)).replace("_", "-")):
         Gates(**bounds)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_facts_of_a_target_agree(name: str) -> None:
+    target = get_target(name)
+    assert target.name == name
+    assert target.float_outputs <= target.roles.keys() | {"Gemm", "MatMul"}
+    assert bool(target.roles) == (target.no_static is None)
+    assert bool(target.dynamic) == (target.no_dynamic is None)
+    assert target.extensions or "LSTM" not in target.dynamic
+    # a symmetric quantizer has levels below 0: in onnxruntime it can't do what a Relu does
+    assert not target.symmetric or (target.activations == "int8" and not target.readable)
+
+
+def test_only_what_was_measured_is_verified() -> None:
+    assert [name for name, target in TARGETS.items() if target.verified] == ["cpu-x86-vnni"]

@@ -1,4 +1,6 @@
-"""Write docs/cli.md, the reference of the command line, and the table of passes in docs/recipes.md, from the code.
+"""Write docs/cli.md, the reference of the command line, and tables of passes and of targets, from the code.
+
+The tables stand in docs/recipes.md and docs/targets.md.
 
 python tools/cli_reference.py
 """
@@ -13,11 +15,12 @@ from pathlib import Path
 from onnxcomp import registry
 from onnxcomp.cli.app import EXIT_CODES, build_app
 from onnxcomp.cli.signature import Command, Parameter, commands
+from onnxcomp.target import TARGETS, Role
 
 DOCS = Path(__file__).parent.parent / "docs"
 TARGET = DOCS / "cli.md"
 RECIPES = DOCS / "recipes.md"
-_PASSES = re.compile(r"(<!-- passes: [^>]*-->\n).*?(<!-- end of passes -->)", re.DOTALL)
+TARGETS_PAGE = DOCS / "targets.md"
 _KINDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
 _DEFAULT = re.compile(r"\s*\[default: (.*)\]$")  # what the help of an option says where its own default is None
 
@@ -55,8 +58,37 @@ def with_passes(text: str) -> str:
         summary = (module.__doc__ or "").partition("\n")[0].replace("|", "\\|").replace("``", "`")
         settings = ", ".join(f"`{field.name}`" for field in dataclasses.fields(found.Config))
         rows.append(f"| `{name}` | {'exact' if found.exact else 'lossy'} | {summary} | {settings} |")
-    table = "\n".join(["| pass | | what it does | settings |", "| --- | --- | --- | --- |", *rows])
-    return _PASSES.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)
+    return _placed(text, "passes", ["| pass | | what it does | settings |", "| --- | --- | --- | --- |", *rows])
+
+
+def with_targets(text: str) -> str:
+    """Return the page on targets with its tables as the facts are now."""
+    every = TARGETS.values()
+    facts = [
+        "| target | what it stands for | verified | activations | weights | bias | dynamic INT8 | float16 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for t in every:
+        activations = f"{t.activations}{', symmetric' if t.symmetric else ''}"
+        weights = f"{t.weights}{', 7 bits' if t.reduce_range else ''}"
+        integer = f"{activations} | {weights} | {'int32' if t.quantized_bias else 'float'}"
+        facts.append(
+            f"| `{t.name}` | {t.meaning} | {'yes' if t.verified else 'no'} | "
+            f"{integer if t.no_static is None else 'none | none | none'} | "
+            f"{', '.join(sorted(t.dynamic)) or 'none'} | {'faster' if t.float16 else ''} |"
+        )
+    words = {Role.ANCHOR: "anchor", Role.JOIN: "join", Role.MOVE: "mover"}
+    roles = [f"| operator | {' | '.join(TARGETS)} |", f"| --- |{' --- |' * len(TARGETS)}"]
+    for operator in sorted({operator for t in every for operator in t.roles}):
+        found = (words.get(t.roles[operator], "") if operator in t.roles else "" for t in every)
+        roles.append(f"| {operator} | {' | '.join(found)} |")
+    return _placed(_placed(text, "targets", facts), "roles", roles)
+
+
+def _placed(text: str, name: str, table: list[str]) -> str:
+    """Return a page with a table between the marks of that name."""
+    marks = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    return marks.sub(lambda match: "\n".join([match[1].rstrip(), *table, match[2]]), text)
 
 
 def _summary(command: Command) -> str:
@@ -120,4 +152,5 @@ def _default(parameter: Parameter) -> str:
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
     RECIPES.write_text(with_passes(RECIPES.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {TARGET} and {RECIPES}")
+    TARGETS_PAGE.write_text(with_targets(TARGETS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {TARGET}, {RECIPES} and {TARGETS_PAGE}")

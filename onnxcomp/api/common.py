@@ -28,10 +28,11 @@ __all__ = [
     "choose_task",
     "doubt",
     "make_up",
-    "measurable_target",
     "open_data",
     "open_statistics",
     "size_on_disk",
+    "unverified",
+    "why_unmeasured",
 ]
 
 Data = Source | Samples
@@ -215,16 +216,14 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"threads must be at most {cores}, the cores of this machine, got {threads}", hint="0 is all")
 
 
-def measurable_target(name: str) -> Target:
-    """Return the target of that name, which must be this machine.
+def why_unmeasured(target: Target) -> str | None:
+    """Say why no time that is taken on this machine counts for a target, or None."""
+    here = get_target("auto")
+    return None if target.name == here.name else f"this machine is {here.name}, not {target.name}"
 
-    Raises:
-        UsageError: There is no such target, or it can't be measured here.
-    """
-    chosen, here = get_target(name), get_target("auto")
-    if chosen.name != here.name:
-        raise UsageError(
-            f"target {chosen.name} can't be measured on this machine ({here.name})",
-            hint="run onnxcomp on a machine of that kind",
-        )
-    return chosen
+
+def unverified(target: Target) -> str | None:
+    """Return the sentence for reports on a target whose facts this project has not measured, or None."""
+    if target.verified:
+        return None
+    return f"what is said of {target.name} comes from documentation, this project has not verified it: measure there"

@@ -15,9 +15,10 @@ from onnxcomp.api.common import (
     choose_task,
     doubt,
     make_up,
-    measurable_target,
     open_data,
     open_statistics,
+    unverified,
+    why_unmeasured,
 )
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
@@ -29,7 +30,7 @@ from onnxcomp.report.plan import Plan, PlannedCandidate
 from onnxcomp.search import Outcome, Progress, Work, cleanup, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
-from onnxcomp.target import Budget, Goal, Technique
+from onnxcomp.target import Budget, Goal, Technique, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -237,7 +238,13 @@ def _prepare(
         raise UsageError(f"unknown goal {goal!r}", hint=f"one of: {', '.join(get_args(Goal))}")
     _check_techniques(techniques, recipe)
     check_metric(metric)
-    chosen = measurable_target(target)
+    chosen = get_target(target)
+    unmeasured = why_unmeasured(chosen)
+    if unmeasured and (goal != "size" or (budget is not None and budget.max_latency_ratio is not None)):
+        raise UsageError(
+            f"latency on {chosen.name} can't be measured: {unmeasured}",
+            hint="--goal size, without a bound on latency; or onnxcomp quantize; or run it on a machine of that kind",
+        )
     calibrated = calibration is not None or statistics is not None or synthetic_calibration
     if recipe is not None and not calibrated and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
@@ -247,7 +254,7 @@ def _prepare(
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)
     loaded = load(model)
-    notes: list[str] = []
+    notes = [note for note in (unverified(chosen),) if note is not None]
     if is_quantized(loaded):
         notes.append("the model is quantized already: what it holds in integers is left as it is")
     if unfinite := unfinite_weights(loaded):
@@ -276,6 +283,7 @@ def _prepare(
         budget=budget,
         goal=goal,
         threads=threads,
+        timed=unmeasured is None,
         seed=seed,
         time_budget=time_budget,
     )
@@ -287,6 +295,7 @@ def _prepare(
         goal=goal,
         target=chosen.name,
         techniques=work.techniques,
+        unmeasured=unmeasured,
         budget=budget,
         threads=threads,
         batch=batch,

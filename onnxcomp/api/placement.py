@@ -27,6 +27,7 @@ _UPGRADE = Step("upgrade-opset", {"minimum": 13})  # as every static candidate o
 _GONE = "clean-up folds it away or merges it with others"
 _PLANNED = "planned from the graph; --calibration also checks ranges and what onnxruntime fuses"
 _CHECKED = "checked with calibration ranges and with the graph that onnxruntime makes of it"
+_RANGED = "checked with calibration ranges; what the runtime there fuses is known from documentation alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def place(model: "ir.Model", target: Target, *, feed: Feed, calibration: Samples
         for node in work.graph.all_nodes()
         if node.graph is not work.graph and (reason := "it is in a body of If, Loop or Scan: left as it is")
     ]
-    checked = _CHECKED if cleaned and calibration is not None else _PLANNED
+    known = _CHECKED if target.readable else _RANGED
+    checked = known if cleaned and calibration is not None else _PLANNED
     return Placement(target.name, checked if cleaned else f"{checked}; not cleaned up first", tuple(verdicts))
 
 
@@ -91,6 +93,8 @@ def _infer(model: "ir.Model") -> None:
 
 
 def _static(model: "ir.Model", target: Target, calibration: Samples | None) -> _Answer:
+    if target.no_static is not None:
+        return _Answer({}, {}, target.no_static)
     made = registry.pass_class("quantize-static")()
     ctx = PassContext(target=target, samples=calibration)
     try:
@@ -116,7 +120,7 @@ def _dynamic(model: "ir.Model", target: Target) -> _Answer:
         return _Answer({}, {}, str(err))
     if units and not stats.modified and stats.skipped:
         return _Answer({}, {}, stats.skipped[0].reason)
-    return _answer([unit for unit in units if unit.op_type in target.dynamic], ctx)
+    return _answer(units, ctx)
 
 
 def _answer(units: list[Unit], ctx: PassContext) -> _Answer:

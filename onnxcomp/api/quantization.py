@@ -21,6 +21,8 @@ from onnxcomp.api.common import (
     make_up,
     open_data,
     open_statistics,
+    unverified,
+    why_unmeasured,
 )
 from onnxcomp.api.modes import Mode, get_mode
 from onnxcomp.data import Feed, ImageOptions
@@ -139,6 +141,7 @@ def quantize(
     known = open_statistics(statistics)
     loaded = load(model)
     notes = [f"latency not measured: {unmeasured}"] if unmeasured else []
+    notes += filter(None, [unverified(where)])
     if is_quantized(loaded):
         notes.append("the model is quantized already: what it holds in integers is left as it is")
     samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
@@ -304,8 +307,7 @@ def _why_no_latency(target: Target, *, bench: bool) -> str | None:
     """Say why latency is not measured, or None."""
     if not bench:
         return "it was not asked for"
-    here = get_target("auto")
-    return None if target.name == here.name else f"this machine is {here.name}, not {target.name}"
+    return why_unmeasured(target)
 
 
 def _first(task: Task) -> Feed:

@@ -13,7 +13,7 @@ __all__ = ["Content", "Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run was asked for."""
+    """What a run was asked for; ``unmeasured`` says why no time is taken on the target, where none is."""
 
     model: str
     calibration: str | None
@@ -22,6 +22,7 @@ class Settings:
     goal: str
     target: str
     techniques: tuple[str, ...] | None
+    unmeasured: str | None
     budget: Budget
     threads: int
     batch: int

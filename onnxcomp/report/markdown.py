@@ -32,7 +32,10 @@ def _measures(report: Content) -> Iterable[tuple[str, ...]]:
     smaller = f"{outcome.original_size / outcome.size:.2f}x smaller" if outcome.winner else ""
     yield "size", bytes_text(outcome.original_size), bytes_text(outcome.size), smaller
     faster = f"{1 / outcome.latency.ratio:.2f}x faster" if outcome.latency else ""
-    yield "latency", seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run), faster
+    if outcome.original_seconds is None or outcome.seconds_per_run is None:
+        yield "latency", "not measured", "not measured", _cell(report.settings.unmeasured or "")
+    else:
+        yield "latency", seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run), faster
     before, after = outcome.original_quality.score, outcome.quality.score
     if before is not None and after is not None:
         allowed = f"{after - before:+.4f}, allowed -{budget.max_drop:g}"

@@ -7,7 +7,7 @@ from onnxcomp.pipeline import PassReport
 from onnxcomp.report.document import Written
 from onnxcomp.report.figures import bytes_text, seconds_text
 
-__all__ = ["latency_row", "pass_lines", "size_row", "written_lines"]
+__all__ = ["latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
 
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
@@ -37,13 +37,20 @@ def size_row(before: int, after: int) -> str:
     return f" {'size':12} {bytes_text(before):>12} {bytes_text(after):>12}   {change}"
 
 
-def latency_row(before: float, after: float, latency: Ratio | None) -> str:
+def latency_row(before: float | None, after: float | None, latency: Ratio | None) -> str:
     """Return the table row that compares seconds per run; a ratio of None says nothing about the difference."""
+    if before is None or after is None:
+        return f" {'latency':12} {'not measured':>12} {'not measured':>12}"
     speed = ""
     if latency is not None:
         bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
         speed = f"   {_change(1 / latency.ratio, 'faster', 'slower')} {bounds}"
     return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
+
+
+def target_text(target: str, unmeasured: str | None) -> str:
+    """Return a target's name and whether it is where times are taken."""
+    return f"{target} ({'latency not measured' if unmeasured else 'this machine'})"
 
 
 def written_lines(output: Written | None) -> Iterable[str]:

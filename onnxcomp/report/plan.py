@@ -8,6 +8,7 @@ from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, count_text
+from onnxcomp.report.parts import target_text
 
 __all__ = ["Plan", "PlannedCandidate"]
 
@@ -62,7 +63,8 @@ def _head(plan: Plan) -> Iterator[str]:
         f"opset {plan.opset}"
     )
     threads = f"{settings.threads or 'all'} thread{'' if settings.threads == 1 else 's'}"
-    yield f" target  {settings.target} (this machine), {threads}      goal  {settings.goal}"
+    where = target_text(settings.target, settings.unmeasured)
+    yield f" target  {where}, {threads}      goal  {settings.goal}"
     yield f" calibration  {settings.calibration or 'none'}"
     yield f" evaluation   {settings.evaluation}" + (f", {settings.metric}" if settings.metric else "")
     if settings.metric:
@@ -72,6 +74,8 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f" gate    SQNR of at least {20 if budget.min_sqnr is None else budget.min_sqnr:g} dB"
     if budget.max_size is not None:
         yield f" gate    at most {bytes_text(budget.max_size)}"
+    if settings.unmeasured:
+        return
     ratio = budget.max_latency_ratio
     yield f" gate    {'no slower than' if ratio is None else f'latency at most {ratio:g} of'} the original"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import latency_row, pass_lines, size_row, written_lines
+from onnxcomp.report.parts import latency_row, pass_lines, size_row, target_text, written_lines
 
 __all__ = ["render_text"]
 
@@ -29,7 +29,8 @@ def _head(report: Content) -> Iterable[str]:
         f"opset {report.opset}"
     )
     threads = f"{settings.threads or 'all'} thread{'' if settings.threads == 1 else 's'}"
-    yield f" target  {settings.target} (this machine), {threads}      goal  {settings.goal}"
+    where = target_text(settings.target, settings.unmeasured)
+    yield f" target  {where}, {threads}      goal  {settings.goal}"
     if settings.calibration:
         yield f" calibration  {settings.calibration}"
     yield f" evaluation   {settings.evaluation}" + (f", {settings.metric}" if settings.metric else "")
@@ -53,6 +54,9 @@ def _candidates(report: Content) -> Iterable[str]:
         agreement = f"{c.quality.agreement:.4f}" if c.quality else "-"
         fate = "delivered" if c.name == outcome.winner else c.rejected or "ranked lower"
         yield f" {c.name:{width}} {size:6.3f} {latency:>22} {score:>8} {agreement:>10}  {fate}"
+    if report.settings.unmeasured:
+        yield f" latency not measured: {report.settings.unmeasured}"
+        return
     yield " latency is the share of the original's time: rough, but timed once more for what is delivered. Closer than"
     yield " 2 % counts as equal: then the smaller model is ranked first"
 

@@ -107,8 +107,9 @@ class Builder:
         """
         if candidate.rescued or not candidate.recipe.steps:
             return None
-        float_times = node_times(self._cleaned, race.feed, threads=race.threads)
-        integer_times = node_times(candidate.model, race.feed, threads=race.threads)
+        timed = candidate.result.latency is not None  # else all nodes cost the same
+        float_times = node_times(self._cleaned, race.feed, threads=race.threads) if timed else {}
+        integer_times = node_times(candidate.model, race.feed, threads=race.threads) if timed else {}
         variants = Variants(self._cleaned, candidate.recipe, self._ctx, noise)
 
         def cost(group: Switch) -> float:

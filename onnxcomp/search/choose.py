@@ -19,16 +19,15 @@ def objection(
     """Say why the measured size and latency rule a candidate out, or None.
 
     Args:
-        candidate: With a latency.
+        candidate: Without a latency, where none is measured, its size alone decides.
         original_size: Bytes of the original.
         goal: What must have become better.
         budget: Bounds on size and latency.
         fallback: Whether being no worse is enough (the cleaned-up model).
     """
     latency = candidate.latency
-    assert latency is not None
     slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else NO_SLOWER
-    if latency.low > slowest:
+    if latency is not None and latency.low > slowest:
         return f"slower than allowed ({slowest:g} of the original's time)"
     if budget.max_size is not None and candidate.size > budget.max_size:
         return f"larger than {budget.max_size} bytes"
@@ -36,11 +35,11 @@ def objection(
         return "larger than the original"
     if fallback:
         return None
-    if goal == "latency" and not latency.high < _FASTER:
+    if goal == "latency" and not (latency is not None and latency.high < _FASTER):
         return f"not clearly faster: its interval does not end below {_FASTER:g}"
     if goal == "size" and not candidate.size < original_size:
         return "not smaller"
-    if goal == "balanced" and not latency.ratio * candidate.size / original_size < 1:
+    if goal == "balanced" and not _cost(candidate, original_size, goal) < 1:
         return "not better in the product of size and latency"
     return None
 
@@ -71,5 +70,4 @@ def _cost(candidate: CandidateResult, original_size: int, goal: Goal) -> float:
 
 
 def _ratio(candidate: CandidateResult) -> float:
-    assert candidate.latency is not None
-    return candidate.latency.ratio
+    return 1.0 if candidate.latency is None else candidate.latency.ratio  # without times none is faster

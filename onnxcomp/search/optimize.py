@@ -61,6 +61,7 @@ class Work:
         budget: Bounds.
         goal: What is minimised.
         threads: Intra-op threads of the timed sessions.
+        timed: Whether times of this machine count: not where the model is to run on another.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the proof is never cut short.
     """
@@ -74,6 +75,7 @@ class Work:
     budget: Budget = field(default_factory=Budget)
     goal: Goal = "latency"
     threads: int = 1
+    timed: bool = True
     seed: int = 0
     time_budget: float = 300.0
 
@@ -101,7 +103,7 @@ class _Proof:
 
     candidate: Built
     model: "ir.Model"
-    timing: Comparison
+    timing: Comparison | None
 
 
 class _Optimizer:
@@ -152,13 +154,14 @@ class _Optimizer:
         others = (str(node.name) for model in (self._model, cleaned) for node in all_nodes(model) if node.name)
         return dict.fromkeys([*(name for unit in units for name in unit.nodes), *others])
 
-    def _measure(self, built: list[Built]) -> Comparison:
-        """Time candidates roughly; those that are not better for the goal are rejected."""
+    def _measure(self, built: list[Built]) -> Comparison | None:
+        """Time candidates roughly, where times count; those that are not better for the goal are rejected."""
         sound = [candidate for candidate in built if candidate.result.rejected is None]
-        comparison = self._race.rough({candidate.result.name: candidate.model for candidate in sound})
+        models = {candidate.result.name: candidate.model for candidate in sound}
+        comparison = self._race.rough(models) if self._work.timed else None
         for candidate in sound:
             result = candidate.result
-            result.latency = comparison.ratios[result.name]
+            result.latency = comparison.ratios[result.name] if comparison else None
             result.rejected = choose.objection(
                 result, self._size, self._work.goal, self._work.budget, fallback=result.name == "cleanup"
             )
@@ -222,7 +225,6 @@ class _Optimizer:
     def _prove_one(self, candidate: Built, judge: Judge) -> _Proof | None:
         """Save and load back a candidate, judge and time it; its result says why it fails, if it does."""
         result = candidate.result
-        assert result.latency is not None
         with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
             path = Path(folder, "model.onnx")
             save(candidate.model, path)
@@ -230,10 +232,12 @@ class _Optimizer:
             self._judge(Built(result, loaded), judge)
             if result.rejected:
                 return None
-            session = Session(path, threads=self._work.threads)
-            comparison = self._race.exact(result.name, session, result.latency.ratio)
-            result.latency = comparison.ratios[result.name]
-            result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
+            comparison = None
+            if result.latency is not None:
+                session = Session(path, threads=self._work.threads)
+                comparison = self._race.exact(result.name, session, result.latency.ratio)
+                result.latency = comparison.ratios[result.name]
+                result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
             if result.rejected:
                 return None
             # The tensors of a very large model stay on disk, where they are about to be removed
@@ -295,11 +299,12 @@ class _Optimizer:
         built: list[Built],
         judge: Judge,
         *,
-        timing: Comparison,
+        timing: Comparison | None,
         reports: list[PassReport],
     ) -> Outcome:
         delivered = None if proof is None else proof.candidate.result
-        seconds_of = {t.name: t.median for t in (proof.timing if proof else timing).timings}
+        timing = proof.timing if proof else timing
+        seconds_of = {t.name: t.median for t in timing.timings} if timing else {}
         return Outcome(
             model=proof.model if proof else self._model,
             winner=delivered.name if delivered else None,
@@ -308,8 +313,8 @@ class _Optimizer:
             original_quality=judge.original,
             quality=delivered.quality or judge.original if delivered else judge.original,
             latency=delivered.latency if delivered else None,
-            original_seconds=seconds_of["original"],
-            seconds_per_run=seconds_of[delivered.name if delivered else "original"],
+            original_seconds=seconds_of.get("original"),
+            seconds_per_run=seconds_of.get(delivered.name if delivered else "original"),
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
             missed=None if delivered else self._missed(built),

@@ -70,9 +70,10 @@ class Outcome:
         size: Bytes of the delivered model.
         original_quality: Of the input; its score is the reference.
         quality: Of the delivered model.
-        latency: Delivered over original, from the final interleaved run; None: the original is delivered.
-        original_seconds: Median time of one run of the original.
-        seconds_per_run: Median time of one run of the delivered model.
+        latency: Delivered over original, from the final interleaved run; None: the original is delivered, or nothing
+            was timed.
+        original_seconds: Median time of one run of the original; None: not timed.
+        seconds_per_run: Median time of one run of the delivered model; None: not timed.
         cleanup: What each cleanup pass did.
         candidates: All that were tried.
         missed: Why neither a candidate nor the original keeps a bound that the user named; None: one does.
@@ -88,8 +89,8 @@ class Outcome:
     original_quality: Quality
     quality: Quality
     latency: Ratio | None
-    original_seconds: float
-    seconds_per_run: float
+    original_seconds: float | None
+    seconds_per_run: float | None
     cleanup: tuple[PassReport, ...]
     candidates: tuple[CandidateResult, ...]
     missed: str | None = None

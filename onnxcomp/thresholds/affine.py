@@ -25,22 +25,25 @@ class Affine:
     zero_point: "np.generic"
 
 
-def affine(low: float, high: float, dtype: npt.DTypeLike) -> Affine:
+def affine(low: float, high: float, dtype: npt.DTypeLike, *, symmetric: bool = False) -> Affine:
     """Return the quantizer whose levels span [low, high], widened to contain 0 (padding must be exact).
 
     Args:
         low: Smallest value to represent.
         high: Largest value to represent; values outside saturate.
-        dtype: ``uint8`` (asymmetric, 256 levels) or ``int8`` (symmetric, zero point 0).
+        dtype: ``uint8`` or ``int8``, of 256 levels.
+        symmetric: Zero point 0, whatever the range; for int8 alone.
 
     Raises:
-        ValueError: A bound is not finite, or ``low > high``.
+        ValueError: A bound is not finite, or ``low > high``, or a symmetric quantizer is asked of unsigned levels.
     """
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ValueError(f"no quantizer for the range [{low}, {high}]")
     low, high = min(low, 0.0), max(high, 0.0)
     info = np.iinfo(np.dtype(dtype))
-    if info.min < 0:
+    if symmetric:
+        if info.min == 0:
+            raise ValueError("a symmetric quantizer needs levels below 0")
         scale = _usable_scale(max(-low, high) / info.max)
         return Affine(scale, info.dtype.type(0))
     scale = _usable_scale((high - low) / (info.max - info.min))

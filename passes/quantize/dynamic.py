@@ -24,6 +24,7 @@ from onnxcomp.model import infer_shapes
 from onnxcomp.passbase import Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import constant
+from onnxcomp.target import Target
 from onnxcomp.thresholds import quantize_weights
 
 __all__ = ["QuantizeDynamic", "QuantizeDynamicConfig"]
@@ -70,7 +71,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         return [
             Unit(str(n.name), n.op_type, (str(n.name),))
             for n in work.graph
-            if self._applies(n) and not self._why_not(n)
+            if self._applies(n) and not self._why_not(n, ctx.target)
         ]
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
@@ -78,15 +79,17 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         if opset(model) < _MINIMUM_OPSET:
             reason = f"opset {opset(model)} has no DynamicQuantizeLinear: run upgrade-opset first"
             return PassStats(modified=False, skipped=(Skip("", "", reason),))
+        if ctx.target.no_dynamic is not None:
+            return PassStats(modified=False, skipped=(Skip("", "", ctx.target.no_dynamic),))
         name_nodes(model.graph)
         infer_shapes(model)
         bits = 7 if ctx.target.reduce_range else 8
         writer = _Writer(model.graph, bits)
         counters: dict[str, int] = {}
         for node in list(model.graph):
-            if not self._applies(node) or node.op_type not in ctx.target.dynamic:
+            if not self._applies(node):
                 continue
-            if (why_not := self._why_not(node)) is not None:
+            if (why_not := self._why_not(node, ctx.target)) is not None:
                 ctx.skip(node, why_not)
                 continue
             writer.rewrite(node)
@@ -99,8 +102,10 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
     def _applies(self, node: ir.Node) -> bool:
         return node.domain == "" and node.op_type in self.config.ops
 
-    def _why_not(self, node: ir.Node) -> str | None:
+    def _why_not(self, node: ir.Node, target: Target) -> str | None:
         """Say why a node stays float, or None."""
+        if node.op_type not in target.dynamic:
+            return f"{target.name} has no dynamic kernel of this type"
         if node.name in self.config.exclude:
             return "excluded"
         for index in (1, 2) if node.op_type == "LSTM" else (0,) if node.op_type == "Gather" else (1,):

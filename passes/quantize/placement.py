@@ -23,7 +23,6 @@ from onnxcomp.target import Role, Target
 __all__ = ["Placement", "constant", "plan", "scale_factor", "scaled_axis"]
 
 _RELUS = frozenset({"Relu", "Clip"})
-_FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})  # their kernels may give float: then no quantizer behind them
 _BIAS_INDEX = {"Conv": 2, "Gemm": 2}
 
 
@@ -34,8 +33,10 @@ class Placement:
     Attributes:
         roles: Role of each such node, in graph order.
         tails: The Relu or Clip that a node's quantizer absorbs.
+        float_outputs: Operators that are rounded only where integers read their result (``Target.float_outputs``).
     """
 
+    float_outputs: frozenset[str]
     roles: dict[ir.Node, Role] = field(default_factory=dict)
     tails: dict[ir.Node, ir.Node] = field(default_factory=dict)
 
@@ -57,7 +58,7 @@ class Placement:
 
     def rounds_output(self, node: ir.Node) -> bool:
         """Whether an anchor's or a join's result is quantized."""
-        return node.op_type not in _FLOAT_OUTPUT or self.feeds_integers(self.output(node))
+        return node.op_type not in self.float_outputs or self.feeds_integers(self.output(node))
 
 
 def plan(
@@ -75,7 +76,7 @@ def plan(
         anchors: Operator types that may be anchors.
         exclude: Names of nodes to leave float.
     """
-    placement = Placement()
+    placement = Placement(ctx.target.float_outputs)
     for node in graph:
         role = _role(node, ctx.target)
         if role is None or (role is Role.ANCHOR and node.op_type not in anchors):
@@ -86,7 +87,7 @@ def plan(
             ctx.skip(node, reason)
         else:
             placement.roles[node] = role
-    _find_tails(placement, ctx.target)
+    _find_tails(placement)
     _drop_isolated(placement, ctx)
     return placement
 
@@ -205,13 +206,12 @@ def _why_not_anchor(node: ir.Node) -> str | None:
     return None
 
 
-def _find_tails(placement: Placement, target: Target) -> None:
+def _find_tails(placement: Placement) -> None:
     """Give each anchor or join the Relu or Clip behind it, where only that reads its result.
 
-    An asymmetric uint8 quantizer has no level below 0 for a tensor that never is, so it does what the Relu did.
+    An asymmetric quantizer has no level below 0 for a tensor that never is, so it does what the Relu did.
+    A symmetric one is for runtimes that do the Relu before they round.
     """
-    if target.activations != "uint8":
-        return
     for node, role in placement.roles.items():
         consumers = node.outputs[0].consumers()
         if role in (Role.MOVE, Role.SCALE) or node.outputs[0].is_graph_output() or len(consumers) != 1:

@@ -56,9 +56,10 @@ class QdqWriter:
         self._graph = graph
         self._placement = placement
         self._ranges = ranges
-        self._dtype = np.dtype(target.activations)
+        self._dtype, self._symmetric = np.dtype(target.activations), target.symmetric
         self._bits = 7 if target.reduce_range else 8
         self._per_channel = per_channel
+        self._quantized_bias = target.quantized_bias
         self._quantizers: dict[ir.Value, Affine] = {}
         self._dequantized: dict[ir.Value, ir.Value] = {}
         self._unscaled: dict[ir.Value, ir.Value] = {}  # the tensor that another is a multiple of
@@ -103,7 +104,7 @@ class QdqWriter:
 
     def _measured(self, value: ir.Value) -> Affine:
         found = self._ranges[str(value.name)]
-        return affine(found.low, found.high, self._dtype)
+        return affine(found.low, found.high, self._dtype, symmetric=self._symmetric)
 
     def _rewrite(self, node: ir.Node, role: Role) -> None:
         if role is Role.SCALE:
@@ -169,7 +170,8 @@ class QdqWriter:
         weight = constant(inputs[1])
         assert weight is not None
         axis = scaled_axis(node) if self._per_channel else None
-        bias_value = inputs[2] if len(inputs) > 2 and node.op_type != "MatMul" else None
+        has_bias = self._quantized_bias and len(inputs) > 2 and node.op_type != "MatMul"
+        bias_value = inputs[2] if has_bias else None
         bias_tensor = constant(bias_value)
         bias = None if bias_tensor is None else bias_tensor.numpy().astype(np.float32).reshape(-1)
         input_scale = float(self._quantizers[inputs[0]].scale)  # type: ignore[index]
@@ -187,7 +189,8 @@ class QdqWriter:
             )
 
     def _quantized_operand(self, node: ir.Node, array: np.ndarray) -> ir.Value:
-        quantizer = affine(float(array.min(initial=0.0)), float(array.max(initial=0.0)), self._dtype)
+        low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
+        quantizer = affine(low, high, self._dtype, symmetric=self._symmetric)
         info = np.iinfo(self._dtype)
         levels = np.rint(array / np.float64(quantizer.scale)) + float(quantizer.zero_point)
         clipped = np.clip(levels, info.min, info.max).astype(self._dtype)

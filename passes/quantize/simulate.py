@@ -61,7 +61,7 @@ class _Writer:
         self._graph = graph
         self._editor = GraphEditor(graph)
         self._ranges = ranges
-        self._dtype = np.dtype(target.activations)
+        self._dtype, self._symmetric = np.dtype(target.activations), target.symmetric
         self._bits = 7 if target.reduce_range else 8
         self._per_channel = per_channel
 
@@ -91,7 +91,7 @@ class _Writer:
 
     def _activation(self, value: ir.Value) -> list[ir.Node]:
         span = self._ranges[str(value.name)]
-        quantizer = affine(span.low, span.high, self._dtype)
+        quantizer = affine(span.low, span.high, self._dtype, symmetric=self._symmetric)
         parameters = [self._editor.constant(quantizer.scale), self._editor.constant(quantizer.zero_point)]
         levels = self._editor.node("QuantizeLinear", [value, *parameters])
         return [levels, self._editor.node("DequantizeLinear", [levels.outputs[0], *parameters])]

@@ -32,7 +32,7 @@ from onnxcomp.passes.quantize.useful import useful_ranges
 from onnxcomp.protos import from_proto
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
-from onnxcomp.target import Role
+from onnxcomp.target import Role, Target
 from onnxcomp.thresholds import METHODS, Grid
 
 __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
@@ -105,6 +105,8 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         if opset(model) < _MINIMUM_OPSET:
             reason = f"opset {opset(model)} has no per-channel DequantizeLinear: run upgrade-opset first"
             return PassStats(modified=False, skipped=(Skip("", "", reason),))
+        if ctx.target.no_static is not None:
+            return PassStats(modified=False, skipped=(Skip("", "", ctx.target.no_static),))
         name_nodes(model.graph)
         settled = self._settle(model, ctx)
         if settled is None:
@@ -156,13 +158,13 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             new = _unsuited(placement, ctx.ranges.get(tensors, model))
             if not new:
                 promised = {str(node.name): node.op_type for node in placement.roles}
-                grid = Grid(symmetric=ctx.target.activations == "int8")
+                grid = Grid(symmetric=ctx.target.symmetric)
                 share = self.config.percentile / 100
                 ranges = ctx.ranges.clipped(tensors, self.config.method, model, grid=grid, share=share)
                 ranges = useful_ranges(work.graph, ranges)
                 QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
                 work.graph.sort()
-                new = _stayed_float(work, promised)
+                new = _stayed_float(work, promised, ctx.target) if ctx.target.readable else {}
             if not new:
                 ctx.skipped[skips:] = [_explained(skip, declined) for skip in ctx.skipped[skips:]]
                 return _Settled(work, placement, ranges, declined)
@@ -226,10 +228,10 @@ def _unsuited(placement: Placement, ranges: dict[str, Range]) -> dict[str, str]:
     return found
 
 
-def _stayed_float(work: ir.Model, promised: dict[str, str]) -> dict[str, str]:
+def _stayed_float(work: ir.Model, promised: dict[str, str], target: Target) -> dict[str, str]:
     """Name the promised nodes that onnxruntime's optimised graph still runs as the same float operator."""
     with materialized(work) as source:
-        optimized = from_proto(onnx.ModelProto.FromString(optimized_graph(source)))
+        optimized = from_proto(onnx.ModelProto.FromString(optimized_graph(source, int8=target.activations == "int8")))
     fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
     kept = {(str(node.name), node.op_type): node for node in optimized.graph}
     found = {}

@@ -13,6 +13,7 @@ from onnx import helper
 from onnxcomp import inspect
 from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.report.inspection import Inspection, Verdict
+from onnxcomp.target import TARGETS
 
 Parse = Callable[..., onnx.ModelProto]
 RNG = np.random.default_rng(0)
@@ -134,6 +135,19 @@ def test_every_node_of_a_network_gets_its_verdict(sample_models: Path, calibrate
     assert not any(v.dynamic for v in every.values() if v.op_type == "Conv")
     assert found.quantization is not None
     assert ("checked" in found.quantization.checked) == calibrated
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_node_is_without_a_reason_on_any_target(sample_models: Path, target: str) -> None:
+    found = inspect(sample_models / "resnet8" / "model.onnx", quantization=True, nodes=True, target=target)
+    every = verdicts(found)
+    assert {n.name for n in found.nodes if n.op_type != "Constant"} == every.keys()
+    assert all(v.static or v.static_reason for v in every.values())
+    assert all(v.dynamic or v.dynamic_reason for v in every.values())
+    facts = TARGETS[target]
+    assert any(v.static for v in every.values()) == bool(facts.roles)
+    if not facts.roles:
+        assert {v.static_reason for v in every.values() if v.op_type == "Conv"} == {facts.no_static}
 
 
 def test_reasons_come_from_the_passes(parse: Parse) -> None:

@@ -150,9 +150,7 @@ TABLE: dict[str, Bad] = {
     "unknown goal": Bad("optimize m.onnx --goal beauty", 2, "'--goal': 'beauty' is not one of 'latency'"),
     "unknown format": Bad("optimize m.onnx --format xml", 2, "'--format': 'xml' is not one of 'text'"),
     "unknown target": Bad("optimize m.onnx --target abacus", 2, "unknown target 'abacus'"),
-    "target of another machine": Bad(
-        "optimize m.onnx --target cpu-arm", 2, "cpu-arm can't be measured on this machine"
-    ),
+    "target of another machine": Bad("optimize m.onnx --target tensorrt", 2, "latency on tensorrt can't be measured"),
     "drop is text": Bad("optimize m.onnx --max-drop little", 2, "'--max-drop'"),
     "drop too large": Bad("optimize m.onnx --max-drop 7", 2, "max-drop must be in [0, 1], got 7", hint=False),
     "drop negative": Bad("optimize m.onnx --max-drop -0.1", 2, "max-drop must be in [0, 1], got -0.1", hint=False),

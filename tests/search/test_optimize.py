@@ -311,9 +311,6 @@ def test_arguments_that_make_no_sense(times: Any, data: Any, resnet: Path, tmp_p
         onnxcomp.optimize(resnet, threads=-1)
     with pytest.raises(UsageError, match="unknown target"):
         onnxcomp.optimize(resnet, target="abacus")
-    foreign = "cpu-arm" if onnxcomp.optimize(resnet).report.settings.target != "cpu-arm" else "cpu-x86-vnni"
-    with pytest.raises(UsageError, match="can't be measured"):
-        onnxcomp.optimize(resnet, target=foreign)
     with pytest.raises(MetricError, match="labelled"):
         onnxcomp.optimize(resnet, metric="top1")
     with pytest.raises(MetricError, match="labels"):
@@ -322,6 +319,38 @@ def test_arguments_that_make_no_sense(times: Any, data: Any, resnet: Path, tmp_p
         onnxcomp.optimize(resnet, goal="beauty")  # type: ignore[arg-type]
     with pytest.raises(OutputError):
         onnxcomp.optimize(resnet).save(tmp_path / "missing" / "m.onnx")
+
+
+@pytest.mark.parametrize("refused", [{}, {"goal": "balanced"}, {"goal": "size", "budget": Budget(max_latency_ratio=1)}])
+def test_times_of_this_machine_are_no_evidence_for_another(resnet: Path, refused: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="can't be measured") as caught:
+        onnxcomp.optimize(resnet, target="tensorrt", **refused)
+    assert "--goal size" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "portable"])
+def test_for_another_machine_size_decides(
+    data: Any, resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.delattr(race, "interleave")  # nothing is timed
+    result = onnxcomp.optimize(resnet, **data, target=target, goal="size")
+    document = check(result, resnet, tmp_path)
+    outcome = result.report.outcome
+    assert outcome.winner is not None
+    assert outcome.size < 0.4 * outcome.original_size
+    assert outcome.quality.agreement >= 0.97
+    assert (outcome.latency, outcome.original_seconds, outcome.seconds_per_run) == (None, None, None)
+    assert {c["latency"] for c in document["candidates"]} == {None}
+    assert document["settings"]["unmeasured"]
+    for text in (str(result.report), result.report.markdown()):
+        assert "not measured" in text
+        assert "not verified" in text
+    assert "faster" not in str(result.report)
+
+
+def test_where_there_are_no_integer_kernels_nothing_is_quantized(data: Any, resnet: Path) -> None:
+    outcome = onnxcomp.optimize(resnet, **data, target="cuda", goal="size").report.outcome
+    assert {c.name for c in outcome.candidates} == {"cleanup"}
 
 
 def test_progress(times: Any, data: Any, resnet: Path) -> None:

@@ -9,6 +9,7 @@ from onnxcomp.thresholds import Affine, affine, quantize_weights
 LARGEST = float(np.finfo(np.float32).max)
 bounds = st.floats(-LARGEST, LARGEST, width=32)
 ranges = st.tuples(bounds, bounds).map(sorted)
+KINDS = st.sampled_from([("uint8", False), ("int8", False), ("int8", True)])  # levels, and whether symmetric
 
 
 def quantize(x: np.ndarray, quantizer: Affine) -> np.ndarray:
@@ -21,10 +22,10 @@ def dequantize(levels: np.ndarray, quantizer: Affine) -> np.ndarray:
     return (levels - int(quantizer.zero_point)) * np.float64(quantizer.scale)
 
 
-@given(ranges, st.sampled_from(["uint8", "int8"]))
-def test_error_is_half_a_step_inside_the_range(limits: list[float], dtype: str) -> None:
-    low, high = limits
-    quantizer = affine(low, high, dtype)
+@given(ranges, KINDS)
+def test_error_is_half_a_step_inside_the_range(limits: list[float], kind: tuple[str, bool]) -> None:
+    (low, high), (dtype, symmetric) = limits, kind
+    quantizer = affine(low, high, dtype, symmetric=symmetric)
     assert quantizer.scale.dtype == np.float32
     assert quantizer.zero_point.dtype == np.dtype(dtype)
     assert np.isfinite(quantizer.scale)
@@ -34,43 +35,42 @@ def test_error_is_half_a_step_inside_the_range(limits: list[float], dtype: str) 
     assert error.max() <= 0.5 * float(quantizer.scale) * (1 + 1e-4)
 
 
-@given(ranges, st.sampled_from(["uint8", "int8"]))
-def test_zero_is_exact(limits: list[float], dtype: str) -> None:
-    quantizer = affine(*limits, dtype)
+@given(ranges, KINDS)
+def test_zero_is_exact(limits: list[float], kind: tuple[str, bool]) -> None:
+    quantizer = affine(*limits, kind[0], symmetric=kind[1])
     assert dequantize(quantize(np.zeros(1), quantizer), quantizer) == 0
 
 
-@given(ranges)
-def test_all_levels_are_used(limits: list[float]) -> None:
+@given(ranges, st.sampled_from(["uint8", "int8"]))
+def test_all_levels_are_used(limits: list[float], dtype: str) -> None:
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     if high - low < 1e-27:  # under the smallest scale
         return
-    quantizer = affine(low, high, "uint8")
+    quantizer = affine(low, high, dtype)
     first, last = quantize(np.array([low, high]), quantizer)
     assert last - first >= 254
 
 
-@given(ranges, st.sampled_from(["uint8", "int8"]))
-def test_values_outside_saturate(limits: list[float], dtype: str) -> None:
-    quantizer = affine(*limits, dtype)
-    info = np.iinfo(dtype)
+@given(ranges, KINDS)
+def test_values_outside_saturate(limits: list[float], kind: tuple[str, bool]) -> None:
+    quantizer = affine(*limits, kind[0], symmetric=kind[1])
+    info = np.iinfo(kind[0])
     reach = 300 * float(quantizer.scale)
-    ends = [-128, 127] if dtype == "int8" else [info.min, info.max]
-    assert quantize(np.array([-reach, reach]), quantizer).tolist() == ends
+    assert quantize(np.array([-reach, reach]), quantizer).tolist() == [info.min, info.max]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "dtype", "scale", "zero_point"),
     [
         (0.0, 0.0, "uint8", 1.0, 0),
-        (0.0, 0.0, "int8", 1.0, 0),
+        (0.0, 0.0, "int8", 1.0, -128),
+        (0.0, 25.5, "int8", 0.1, -128),
+        (-12.8, 12.7, "int8", 0.1, 0),
         (0.0, 25.5, "uint8", 0.1, 0),
         (5.1, 25.5, "uint8", 0.1, 0),  # widened to contain 0
         (-25.5, 0.0, "uint8", 0.1, 255),
         (-25.5, -5.1, "uint8", 0.1, 255),
         (-12.8, 12.7, "uint8", 0.1, 128),
-        (-12.7, 1.0, "int8", 0.1, 0),
-        (-1.0, 12.7, "int8", 0.1, 0),
         (0.0, 1e-40, "uint8", 1e-30, 0),  # no denormal scales
     ],
 )
@@ -78,6 +78,15 @@ def test_known_quantizers(low: float, high: float, dtype: str, scale: float, zer
     quantizer = affine(low, high, dtype)
     assert quantizer.scale == pytest.approx(scale, rel=1e-6)
     assert quantizer.zero_point == zero_point
+
+
+@pytest.mark.parametrize(("low", "high", "scale"), [(0.0, 0.0, 1.0), (-12.7, 1.0, 0.1), (-1.0, 12.7, 0.1)])
+def test_known_symmetric_quantizers(low: float, high: float, scale: float) -> None:
+    quantizer = affine(low, high, "int8", symmetric=True)
+    assert quantizer.scale == pytest.approx(scale, rel=1e-6)
+    assert quantizer.zero_point == 0
+    with pytest.raises(ValueError, match="below 0"):
+        affine(low, high, "uint8", symmetric=True)
 
 
 @pytest.mark.parametrize("limits", [(1.0, 0.0), (np.nan, 1.0), (0.0, np.nan), (-np.inf, 0.0), (0.0, np.inf)])

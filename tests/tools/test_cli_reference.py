@@ -7,6 +7,7 @@ import cli_reference
 from onnxcomp import registry
 from onnxcomp.cli.app import build_app
 from onnxcomp.cli.signature import commands
+from onnxcomp.target import TARGETS
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +22,13 @@ def test_the_table_of_passes_is_up_to_date() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert text == cli_reference.with_passes(text)
     assert [name for name in registry.BUILT_IN if f"| `{name}` |" not in text] == []
+
+
+def test_the_tables_of_targets_are_up_to_date() -> None:
+    """If this fails: python tools/cli_reference.py."""
+    text = (ROOT / "docs" / "targets.md").read_text(encoding="utf-8")
+    assert text == cli_reference.with_targets(text)
+    assert [name for name in TARGETS if f"| `{name}` |" not in text] == []
 
 
 def test_it_holds_every_command_and_option() -> None:

@@ -39,7 +39,8 @@ class Quantized:
     @property
     def fused(self) -> Counter[str]:
         """Operators that onnxruntime runs."""
-        optimized = onnx.load_from_string(optimized_graph(serialized(self.after)))
+        int8 = self.ctx.target.activations == "int8"
+        optimized = onnx.load_from_string(optimized_graph(serialized(self.after), int8=int8))
         return Counter(node.op_type for node in optimized.graph.node)
 
     @property

@@ -9,7 +9,7 @@ import pytest
 from onnxcomp.model import infer_shapes, load
 from onnxcomp.passbase import PassContext
 from onnxcomp.passes.quantize.placement import Placement, constant, plan, scaled_axis
-from onnxcomp.target import get_target
+from onnxcomp.target import TARGETS, get_target
 
 Parse = Callable[..., onnx.ModelProto]
 ANCHORS = ("Conv", "Gemm", "MatMul")
@@ -103,11 +103,11 @@ def test_tails(placed: Any, nodes: str, tails: dict[str, str]) -> None:
         assert placement.is_source(tail.outputs[0])
 
 
-def test_symmetric_activations_have_no_tails(placed: Any) -> None:
-    """An int8 quantizer has levels below 0, so it does not do what Relu did."""
-    placement, _ = placed(f"a = {CONV} (x, w) y = Relu(a)", target="cpu-arm")
-    assert names(placement) == ["a"]
-    assert placement.tails == {}
+@pytest.mark.parametrize("target", [name for name, facts in TARGETS.items() if facts.roles])
+def test_results_are_rounded_behind_their_tails_everywhere(placed: Any, target: str) -> None:
+    placement, _ = placed(f"a = {CONV} (x, w) r = Relu(a) y = {CONV} (r, w)", target=target)
+    assert names(placement) == ["a", "y"]
+    assert [tail.op_type for tail in placement.tails.values()] == ["Relu"]
 
 
 def test_constants(parse: Parse) -> None:
