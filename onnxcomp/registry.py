@@ -33,6 +33,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",
         "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
+        "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
     }

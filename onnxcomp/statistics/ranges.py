@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
 from onnxcomp.errors import PassError
+from onnxcomp.statistics.channels import ChannelRange, collect_channels
 from onnxcomp.statistics.histograms import collect_histograms
 from onnxcomp.statistics.tap import inner_values
 from onnxcomp.thresholds import Grid, Histogram, Range, solve
@@ -43,6 +44,7 @@ class RangeStore:
         self._threads = threads
         self._progress = progress
         self._known = dict(known or {})
+        self._channels: dict[tuple[str, int], ChannelRange] = {}
 
     @property
     def known(self) -> dict[str, Histogram]:
@@ -64,17 +66,33 @@ class RangeStore:
         """
         wanted = tuple(dict.fromkeys(names))
         missing = [name for name in wanted if name not in self._known]
-        if missing and self._samples is None:
-            raise PassError(
-                f"the statistics lack tensor {missing[0]}, and there are no samples to measure it on",
-                hint="give the samples too: --calibration DATA",
-            )
         for origin, group in self._origins(missing, model):
-            assert self._samples is not None
             self._known |= collect_histograms(
-                origin, self._samples, group, threads=self._threads, progress=self._progress
+                origin, self._samples_for(group), group, threads=self._threads, progress=self._progress
             )
         return {name: self._known[name] for name in wanted}
+
+    def channels(self, axes: Mapping[str, int], model: "ir.Model | None" = None) -> dict[str, ChannelRange]:
+        """Return the extremes of every channel of the named float tensors; those not measured yet cost one run.
+
+        Args:
+            axes: By name of a tensor of the main graph: the axis of its channels.
+            model: As for ``histograms``.
+
+        Raises:
+            ModelError: A tensor takes a NaN or has no such axis, or the model does not run.
+            DataError: The samples are none, or do not fit.
+            PassError: A tensor was not measured by channel, and there are no samples to measure it on.
+            KeyError: The model has no such tensor.
+        """
+        missing = [name for name, axis in axes.items() if (name, axis) not in self._channels]
+        for origin, group in self._origins(missing, model):
+            wanted = {name: axes[name] for name in group}
+            found = collect_channels(
+                origin, self._samples_for(group), wanted, threads=self._threads, progress=self._progress
+            )
+            self._channels |= {(name, axes[name]): extremes for name, extremes in found.items()}
+        return {name: self._channels[name, axis] for name, axis in axes.items()}
 
     def get(self, names: Iterable[str], model: "ir.Model | None" = None) -> dict[str, Range]:
         """Return the smallest and largest value of every named tensor; see ``histograms``.
@@ -112,6 +130,14 @@ class RangeStore:
         if infinite := [name for name, histogram in found.items() if not histogram.extremes.finite]:
             raise ValueError(f"tensor {infinite[0]} takes infinite values")
         return {name: solve(method, histogram, grid or Grid(), share=share) for name, histogram in found.items()}
+
+    def _samples_for(self, names: list[str]) -> Samples:
+        if self._samples is None:
+            raise PassError(
+                f"the statistics lack tensor {names[0]}, and there are no samples to measure it on",
+                hint="give the samples too: --calibration DATA",
+            )
+        return self._samples
 
     def _origins(self, names: list[str], model: "ir.Model | None") -> "list[tuple[ir.Model, list[str]]]":
         """Say which tensors are measured on which model."""

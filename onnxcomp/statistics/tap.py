@@ -1,14 +1,17 @@
 """Reading inner tensors of a model: a copy whose outputs they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from onnxcomp.model import infer_shapes
+import numpy as np
+
+from onnxcomp.data import Samples
+from onnxcomp.model import infer_shapes, open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["float_tensors", "inner_values", "tapped"]
+__all__ = ["float_tensors", "inner_values", "runs", "tapped"]
 
 
 def tapped(model: "ir.Model", names: Iterable[str]) -> "ir.Model":
@@ -27,6 +30,26 @@ def tapped(model: "ir.Model", names: Iterable[str]) -> "ir.Model":
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         copy.graph.outputs.append(value)
     return copy
+
+
+def runs(
+    model: "ir.Model", samples: Samples, names: Iterable[str], *, threads: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Run a model over all samples and yield the named float tensors of each run.
+
+    Raises:
+        ModelError: The model does not run.
+        DataError: The samples do not fit.
+        KeyError: The graph has no such tensor.
+    """
+    wanted = list(names)
+    inputs = {str(value.name): value.const_value for value in model.graph.inputs}
+    defaults = {name: inputs[name].numpy() for name in wanted if inputs.get(name) is not None}  # type: ignore[union-attr]
+    inner = [name for name in wanted if name not in inputs]
+    session = open_session(tapped(model, inner), threads=threads) if inner else None
+    for feed in samples:
+        found = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
+        yield {name: np.asarray(found[name]) for name in wanted}
 
 
 def inner_values(model: "ir.Model") -> "dict[str, ir.Value]":
