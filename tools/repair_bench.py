@@ -50,8 +50,6 @@ def parse_steps(text: str) -> Recipe:
     for part in text.split("+"):
         name, _, settings = part.partition(":")
         steps.append(Step(name, parse_settings(filter(None, settings.split(",")))))
-    for step in steps:
-        step.make()
     return Recipe(tuple(steps))
 
 

@@ -32,8 +32,8 @@ def test_every_setting_is_explained_with_its_type(name: str, capfd: pytest.Captu
         assert re.search(rf"^  {field.name} \([a-z' ]+\): \w.{{10,}}", shown, re.MULTILINE), field.name
 
 
-def test_the_recipe_of_the_page_is_one() -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("text", re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+def test_the_recipes_of_the_page_are_some(text: str) -> None:
     recipe = Recipe.from_toml(text)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
