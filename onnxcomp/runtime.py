@@ -131,18 +131,15 @@ class Session:
 def optimized_graph(model: bytes | Path, *, int8: bool = False) -> bytes:
     """Return the model as onnxruntime runs it after its own (layout-independent) graph optimisations.
 
-    Args:
-        model: The model or its path.
-        int8: Whether to fuse int8 activations too, as onnxruntime does on ARM; on x86 it would not.
+    With ``int8``, activations of that type are fused as well, as onnxruntime does on ARM and on x86 does not.
 
     Raises:
         ModelError: onnxruntime refuses the model.
     """
-    ort = _onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "optimized.onnx")
         options = _options(threads=1, optimize=True)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = _onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(target)
         options.add_session_config_entry("session.qdqisint8allowed", str(int(int8)))
         _inference_session(model, options)
