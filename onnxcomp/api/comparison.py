@@ -1,9 +1,7 @@
 """``compare``: what one model's answers are worth beside another's."""
 
 import os
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,10 +25,11 @@ from onnxcomp.data import PERTURBATIONS, Feed, ImageOptions, Samples, can_pertur
 from onnxcomp.errors import GateFailed, MetricError, UsageError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.metrics import (
+    NEWCOMBE,
+    TOP,
     Fidelity,
-    Interval,
     Metric,
-    bootstrap_difference,
+    bootstrapped,
     evaluate,
     hit_difference,
     top_hits,
@@ -46,11 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-_TOP = {"top1": 1, "top5": 5}  # metrics that are shares of right answers
-_RESAMPLES = 1000
-_FEWEST_RESAMPLES = 100
 _BOOTSTRAP_SECONDS = 30.0
-_FEWEST_RUNS = 20
 
 
 @dataclass(slots=True)
@@ -187,7 +182,7 @@ class _Work:
         self._samples = samples
         self._labels = labels
         self._metric = metric
-        self._top = _TOP.get(metric[0]) if metric else None
+        self._top = TOP.get(metric[0]) if metric else None
         self._new_fidelity = partial(Fidelity, features=features)
         self._hits: list[tuple[np.ndarray, np.ndarray]] = []
         self._answers = (Spool(), Spool())
@@ -247,8 +242,7 @@ class _Work:
         if self._top is not None:
             reference, candidate = (np.concatenate(side) for side in zip(*self._hits, strict=True))
             scores = float(reference.mean()), float(candidate.mean())
-            method = "Newcombe's interval for paired shares"
-            return ScoreChange(name, *scores, *hit_difference(reference, candidate), method, reference.size)
+            return ScoreChange(name, *scores, *hit_difference(reference, candidate), NEWCOMBE, reference.size)
         assert self._labels is not None
         return _bootstrapped(name, metric, self._answers, self._labels, rng=rng, notes=notes)
 
@@ -263,29 +257,13 @@ def _bootstrapped(
     notes: list[str],
 ) -> ScoreChange:
     """Score both models by any metric, with a bootstrap interval where that can be had."""
-    outputs = [list(spool) for spool in answers]
-    begin = time.perf_counter()
+    outputs = list(answers[0]), list(answers[1])
     reference, candidate = (evaluate(metric, side, labels) for side in outputs)
-    seconds = time.perf_counter() - begin
-
-    def difference(runs: np.ndarray) -> float:
-        drawn = [labels[i] for i in runs]
-        scores = [evaluate(metric, [side[i] for i in runs], drawn) for side in outputs]
-        return scores[1] - scores[0]
-
-    resamples = min(_RESAMPLES, int(_BOOTSTRAP_SECONDS / max(seconds, 1e-9)))
-    found: Interval | None = None
-    if len(labels) < _FEWEST_RUNS:
-        notes.append(f"no interval of the difference: {len(labels)} runs are too few, {_FEWEST_RUNS} would do")
-    elif resamples < _FEWEST_RESAMPLES:
-        notes.append("no interval of the difference: the metric is too slow to be computed a hundred times")
-    else:
-        with suppress(MetricError):  # it may need what a draw lacks, such as both classes
-            found = bootstrap_difference(difference, len(labels), resamples=resamples, rng=rng)
-        if found is None:
-            notes.append("no interval of the difference: the metric fails on samples drawn with replacement")
+    found, method = bootstrapped(metric, outputs, labels, rng=rng, seconds=_BOOTSTRAP_SECONDS)
+    if found is None:
+        notes.append(f"no interval of the difference: {method}")
+        method = "no interval"
     low, high = (found.low, found.high) if found else (None, None)
-    method = f"paired bootstrap of runs, {resamples} draws" if found else "no interval"
     return ScoreChange(name, reference, candidate, candidate - reference, low, high, method, len(labels))
 
 

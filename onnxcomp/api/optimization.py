@@ -27,7 +27,7 @@ from onnxcomp.model import load, size
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, Written, make_report, now, versions
 from onnxcomp.report.plan import Plan, PlannedCandidate
-from onnxcomp.search import Outcome, Progress, Work, cleanup, wanted
+from onnxcomp.search import Outcome, Progress, Work, cleanup, hold_out, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Technique, get_target
@@ -134,7 +134,7 @@ def optimize(
         time_budget=time_budget,
     )
     outcome = _search(prepared.model, prepared.work, source=prepared.source, progress=progress)
-    found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task)]
+    found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task.final)]
     if outcome.cut_short:
         found.append("the time budget ended the search early: a longer --time-budget may find more")
     report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)))
@@ -273,6 +273,8 @@ def _prepare(
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
     task = choose_task(calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
+    evaluated = task.samples.description
+    task, verdict = hold_out(task, seed)
     work = Work(
         task=task,
         target=chosen,
@@ -290,7 +292,8 @@ def _prepare(
     settings = Settings(
         model=str(source) if source else "(in memory)",
         calibration=known.samples if known else calibration_samples.description if calibration_samples else None,
-        evaluation=task.samples.description,
+        evaluation=evaluated,
+        verdict=verdict,
         metric=task.metric_name,
         goal=goal,
         target=chosen.name,

@@ -91,6 +91,11 @@ class NpzRows(Samples):
         return len(self._batches)
 
     @property
+    def rows(self) -> int:
+        """See `Samples.rows`."""
+        return self._batches.rows
+
+    @property
     def description(self) -> str:
         """See `Samples.description`."""
         rows = "row" if self._batches.rows == 1 else "rows"

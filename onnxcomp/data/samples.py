@@ -47,6 +47,11 @@ class Samples(ABC):
         """Number of runs; None where only reading tells."""
 
     @property
+    def rows(self) -> int | None:
+        """Number of rows, where a batch is cut from rows of one file; None where runs are given as they are."""
+        return None
+
+    @property
     @abstractmethod
     def description(self) -> str:
         """Where the samples come from and how they are run, for people."""

@@ -4,6 +4,7 @@ Against the original (no labels needed): SQNR, cosine and agreement, added up ru
 labels: top-1, top-5, or a function of the user's.
 """
 
+from onnxcomp.metrics.difference import NEWCOMBE, TOP, bootstrapped, score_interval
 from onnxcomp.metrics.fidelity import Fidelity, OutputFidelity, Outputs, agreement, cosine, sqnr
 from onnxcomp.metrics.paired import Interval, bootstrap_difference, hit_difference
 from onnxcomp.metrics.score import BUILT_IN, Metric, evaluate, load_metric, top1, top5, top_hits
@@ -11,6 +12,8 @@ from onnxcomp.metrics.tables import as_arrays
 
 __all__ = [
     "BUILT_IN",
+    "NEWCOMBE",
+    "TOP",
     "Fidelity",
     "Interval",
     "Metric",
@@ -19,10 +22,12 @@ __all__ = [
     "agreement",
     "as_arrays",
     "bootstrap_difference",
+    "bootstrapped",
     "cosine",
     "evaluate",
     "hit_difference",
     "load_metric",
+    "score_interval",
     "sqnr",
     "top1",
     "top5",

@@ -13,11 +13,28 @@ __all__ = ["Content", "Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run was asked for; ``unmeasured`` says why no time is taken on the target, where none is."""
+    """What a run was asked for.
+
+    Attributes:
+        model: Where it came from.
+        calibration: Samples for activation ranges.
+        evaluation: Samples that answers are judged on.
+        verdict: Which of them the final verdict is taken from.
+        metric: What scores answers; None without labels.
+        goal: What is minimised.
+        techniques: The only ones that were to be tried; None: all.
+        target: Where the model will run.
+        unmeasured: Why no time is taken on the target, where none is.
+        budget: Bounds.
+        threads: Intra-op threads while timing; 0 is all cores.
+        batch: Rows per run that were asked for.
+        seed: For every random choice.
+    """
 
     model: str
     calibration: str | None
     evaluation: str
+    verdict: str
     metric: str | None
     goal: str
     target: str

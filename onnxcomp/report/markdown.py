@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text, seconds_text
+from onnxcomp.report.parts import evidence_text
 
 __all__ = ["render_markdown"]
 
@@ -40,6 +41,8 @@ def _measures(report: Content) -> Iterable[tuple[str, ...]]:
     if before is not None and after is not None:
         allowed = f"{after - before:+.4f}, allowed -{budget.max_drop:g}"
         yield _cell(report.settings.metric or "score"), f"{before:.4f}", f"{after:.4f}", allowed
+    if outcome.evidence is not None:
+        yield "verdict", "", "", evidence_text(outcome.evidence)
     yield "agreement", "", f"{outcome.quality.agreement:.4f}", f"at least {budget.agreement_bound:g}"
     yield "SQNR", "", f"{outcome.quality.sqnr:.1f} dB", ""
 

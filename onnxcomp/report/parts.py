@@ -6,8 +6,9 @@ from onnxcomp.measure import Ratio
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.document import Written
 from onnxcomp.report.figures import bytes_text, seconds_text
+from onnxcomp.search import Evidence
 
-__all__ = ["latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
+__all__ = ["evidence_text", "latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
 
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
@@ -51,6 +52,17 @@ def latency_row(before: float | None, after: float | None, latency: Ratio | None
 def target_text(target: str, unmeasured: str | None) -> str:
     """Return a target's name and whether it is where times are taken."""
     return f"{target} ({'latency not measured' if unmeasured else 'this machine'})"
+
+
+def evidence_text(evidence: Evidence) -> str:
+    """Say what a verdict rests on, and how sure the difference of the scores is."""
+    seen = "unseen by the search" if evidence.held_out else "seen by the search too"
+    if evidence.low is None or evidence.high is None:
+        return f"{evidence.samples} samples, {seen}; no interval of the score's difference: {evidence.method}"
+    return (
+        f"{evidence.samples} samples, {seen}; 95 % interval of the difference "
+        f"{evidence.low:+.4f} to {evidence.high:+.4f} ({evidence.method})"
+    )
 
 
 def written_lines(output: Written | None) -> Iterable[str]:

@@ -67,6 +67,7 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f" target  {where}, {threads}      goal  {settings.goal}"
     yield f" calibration  {settings.calibration or 'none'}"
     yield f" evaluation   {settings.evaluation}" + (f", {settings.metric}" if settings.metric else "")
+    yield f" verdict      {settings.verdict}"
     if settings.metric:
         yield f" gate    {settings.metric} drops by at most {budget.max_drop:g}"
     yield f" gate    at least {budget.agreement_bound:g} of the answers stay the same"

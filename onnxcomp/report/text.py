@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import latency_row, pass_lines, size_row, target_text, written_lines
+from onnxcomp.report.parts import evidence_text, latency_row, pass_lines, size_row, target_text, written_lines
 
 __all__ = ["render_text"]
 
@@ -34,6 +34,7 @@ def _head(report: Content) -> Iterable[str]:
     if settings.calibration:
         yield f" calibration  {settings.calibration}"
     yield f" evaluation   {settings.evaluation}" + (f", {settings.metric}" if settings.metric else "")
+    yield f" verdict      {settings.verdict}"
 
 
 def _passes(report: Content, *, verbose: bool) -> Iterable[str]:
@@ -59,6 +60,11 @@ def _candidates(report: Content) -> Iterable[str]:
         return
     yield " latency is the share of the original's time: rough, but timed once more for what is delivered. Closer than"
     yield " 2 % counts as equal: then the smaller model is ranked first"
+    if outcome.evidence is not None and outcome.evidence.held_out:
+        reference = outcome.searched_quality.score
+        yield " score and agreement are those on the samples that the search judges by" + (
+            f", where the original scores {reference:.4f}" if reference is not None else ""
+        )
 
 
 def _table(report: Content) -> Iterable[str]:
@@ -72,6 +78,8 @@ def _table(report: Content) -> Iterable[str]:
             f" {settings.metric or 'score':12} {outcome.original_quality.score:12.4f} {outcome.quality.score:12.4f}   "
             f"{change:+.4f}  budget {settings.budget.max_drop:g}  PASS"
         )
+    if outcome.evidence is not None:
+        yield f" {'':12} {evidence_text(outcome.evidence)}"
     yield f" {'agreement':12} {'':12} {outcome.quality.agreement:12.4f}   bound {settings.budget.agreement_bound:g}"
     bound = settings.budget.min_sqnr
     judged = "no bound: the labels decide" if settings.metric else "bound 20 dB"

@@ -1,13 +1,15 @@
 """``optimize``: build candidates, judge each on samples, time them side by side, deliver the best that is proven."""
 
 from onnxcomp.search.candidates import cleanup, prepared, wanted
-from onnxcomp.search.judge import Judge, Task
-from onnxcomp.search.optimize import Progress, Work, optimize
+from onnxcomp.search.judge import Judge, Task, hold_out
+from onnxcomp.search.optimize import optimize
 from onnxcomp.search.race import Race, slowness
-from onnxcomp.search.result import CandidateResult, Outcome, Quality
+from onnxcomp.search.result import CandidateResult, Evidence, Outcome, Quality
+from onnxcomp.search.work import Progress, Work
 
 __all__ = [
     "CandidateResult",
+    "Evidence",
     "Judge",
     "Outcome",
     "Progress",
@@ -16,6 +18,7 @@ __all__ = [
     "Task",
     "Work",
     "cleanup",
+    "hold_out",
     "optimize",
     "prepared",
     "slowness",

@@ -33,6 +33,8 @@ class Built:
     family: str = "cleanup"  # the candidate that it is, or is a variant of
     recipe: Recipe = field(default_factory=Recipe)  # without the clean-up
     rescued: bool = False
+    milder: tuple[Candidate, ...] = ()  # acceptable ones with more in float, the fastest last
+    failed_verdict: bool = False  # on samples that the search did not see
 
 
 class Builder:
@@ -117,8 +119,23 @@ class Builder:
 
         report = partial(self._progress, f"find what harms {candidate.result.name}")
         hurry = partial(late, _SHARE_OF_ORDERING)
-        found = rescue(variants, acceptable, report, partial(late, 1.0), cost=cost, late_to_order=hurry)
-        return None if found is None else self._variant(candidate, found[0], rescued=True)
+        kept: list[Variant] = []
+        found = rescue(
+            variants, acceptable, report, partial(late, 1.0), cost=cost, late_to_order=hurry, keep=kept.append
+        )
+        if found is None:
+            return None
+        rescued = self._variant(candidate, found[0], rescued=True)
+        others = [variant.recipe for variant in kept if variant is not found[0]]
+        rescued.milder = tuple(Candidate(_variant_name(candidate, recipe), recipe) for recipe in others)
+        return rescued
+
+    def milder(self, candidate: Built) -> Built | None:
+        """Return a variant of a rescued candidate that leaves more nodes float, and was acceptable too; or None."""
+        (found,) = self.build([*candidate.milder[-1:]]) or (None,)
+        if found is not None:
+            found.family, found.rescued, found.milder = candidate.family, True, candidate.milder[:-1]
+        return found
 
     def polish(self, candidate: Built, race: Race) -> Built | None:
         """Return a variant of a candidate that is faster because nodes that gain nothing stay float, or None."""
@@ -132,7 +149,11 @@ class Builder:
             size=size,
             race=lambda models: race.among(models, f"polish {candidate.result.name}"),
         )
-        return None if found is None else self._variant(candidate, found[0], rescued=candidate.rescued)
+        if found is None:
+            return None
+        polished = self._variant(candidate, found[0], rescued=candidate.rescued)
+        polished.milder = candidate.milder
+        return polished
 
     def attend(self, candidate: Built, race: Race) -> Built | None:
         """Return a variant of a candidate that is faster because attention was fused first, or None."""
@@ -145,6 +166,7 @@ class Builder:
         stage = f"fuse attention in {candidate.result.name}"
         ratio = race.among({"plain": candidate.model, "fused": found.model}, stage).ratios["fused"]
         found.family, found.rescued = f"{candidate.family}, {ATTENTION.name}", candidate.rescued
+        found.milder = candidate.milder
         # One operator in the place of ten: not proven slower is enough, where it also seems faster
         return found if ratio.ratio < 1 and ratio.high <= NO_SLOWER else None
 
@@ -154,8 +176,7 @@ class Builder:
         return reports[0].modified
 
     def _variant(self, origin: Built, variant: Variant, *, rescued: bool) -> Built:
-        name = f"{origin.family}, {_float_nodes(variant.recipe)} kept float"
-        described = _described(name, variant.model, variant.passes)
+        described = _described(_variant_name(origin, variant.recipe), variant.model, variant.passes)
         return Built(described, variant.model, origin.family, variant.recipe, rescued)
 
     def _stage(self, candidate: str, name: str) -> None:
@@ -164,6 +185,10 @@ class Builder:
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:
     return CandidateResult(name, recipe_of(model), reports, size(model))
+
+
+def _variant_name(origin: Built, recipe: Recipe) -> str:
+    return f"{origin.family}, {_float_nodes(recipe)} kept float"
 
 
 def _added(origin: Built, variant: Built) -> str:

@@ -45,14 +45,25 @@ def objection(
 
 
 def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal) -> list[CandidateResult]:
-    """Order candidates from best to worst; of those that tie, the one better in the other respect comes first."""
+    """Order candidates from best to worst.
+
+    Of those that tie, the one better in the other respect comes first; where they tie in that too, the one that fewer
+    passes made.
+    """
     left = list(candidates)
     order = []
     while left:
         best = min(_cost(c, original_size, goal) for c in left)
-        tolerance = _SIZE_TIE if goal == "size" else _LATENCY_TIE
-        tied = [c for c in left if _cost(c, original_size, goal) <= best * (1 + tolerance)]
-        chosen = min(tied, key=lambda c: _ratio(c) if goal == "size" else c.size)
+        by_size = goal == "size"
+        tied = [
+            c for c in left if _cost(c, original_size, goal) <= best * (1 + (_SIZE_TIE if by_size else _LATENCY_TIE))
+        ]
+        other = {c.name: _ratio(c) if by_size else c.size for c in tied}
+        alike = min(other.values()) * (1 + (_LATENCY_TIE if by_size else _SIZE_TIE))
+        simplest = min(len(c.recipe.steps) for c in tied if other[c.name] <= alike)
+        chosen = min(
+            (c for c in tied if other[c.name] <= alike and len(c.recipe.steps) == simplest), key=lambda c: other[c.name]
+        )
         left.remove(chosen)
         order.append(chosen)
     return order

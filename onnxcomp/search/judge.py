@@ -1,17 +1,23 @@
 """Judges candidates: their answers on the evaluation samples, against labels and against the original's answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnxcomp.data import Samples
-from onnxcomp.metrics import Fidelity, Metric, evaluate
+from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval
 from onnxcomp.runtime import Session
-from onnxcomp.search.result import Quality
+from onnxcomp.search.result import Evidence, Quality
 from onnxcomp.search.spool import Spool
 from onnxcomp.target import Budget
 
-__all__ = ["Judge", "Task"]
+__all__ = ["Judge", "Task", "hold_out"]
 
 _DEFAULT_SQNR = 20.0  # dB; without labels, below this answers are a matter of luck
+_FEWEST_ROWS = 400  # in two halves one answer of 200 is half a point
+_FEWEST_RUNS = 20
+_SEARCHED = 0.5  # share of the rows that the search judges by
+_INTERVAL_SECONDS = 10.0  # for drawing samples again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +25,44 @@ class Task:
     """What answers are judged on.
 
     Attributes:
-        samples: The evaluation samples.
+        samples: The evaluation samples; where some are held out, those that the search judges by.
         metric: Scores outputs against labels; None: fidelity to the original decides alone.
         metric_name: For reports.
+        held_out: Samples of the final verdict that the search does not see; None: it sees all.
     """
 
     samples: Samples
     metric: Metric | None = None
     metric_name: str | None = None
+    held_out: Samples | None = None
+
+    @property
+    def final(self) -> "Task":
+        """What the final verdict is taken from."""
+        return self if self.held_out is None else replace(self, samples=self.held_out, held_out=None)
+
+
+def hold_out(task: Task, seed: int) -> tuple[Task, str]:
+    """Set part of a task's samples aside for the final verdict, where that can be done.
+
+    That needs rows of one file, and enough of them; a run that is a file of its own may be a third of what there is,
+    and rows too few to tell a point of the score tell nothing in halves. They are dealt by contiguous blocks.
+
+    Args:
+        task: Nothing is held out yet.
+        seed: Which blocks are set aside.
+
+    Returns:
+        The task, and in words what the final verdict is taken from.
+    """
+    rows, runs = task.samples.rows, task.samples.length
+    if rows is None or runs is None:
+        return task, "the same samples: only rows of one .npz file can be held out"
+    if rows < _FEWEST_ROWS or runs < _FEWEST_RUNS:
+        return task, f"the same samples: fewer than {_FEWEST_ROWS} rows, or than {_FEWEST_RUNS} runs, are not split"
+    searched, held_out = task.samples.split(_SEARCHED, seed)
+    unseen = runs - (searched.length or 0)
+    return replace(task, samples=searched, held_out=held_out), f"{unseen} of the {runs} runs, unseen by the search"
 
 
 class Judge:
@@ -58,6 +94,38 @@ class Judge:
             ModelError: It fails while it runs.
             MetricError: The metric raises, or gives no finite number.
         """
+        return self._run(session)[0]
+
+    def verdict(self, session: Session, rng: np.random.Generator, *, held_out: bool) -> tuple[Quality, Evidence]:
+        """Run a candidate on all samples, and say how sure its score is.
+
+        Args:
+            session: Of the candidate.
+            rng: For the interval.
+            held_out: Whether the search did not see these samples.
+
+        Raises:
+            ModelError: It fails while it runs.
+            MetricError: The metric raises, or gives no finite number.
+        """
+        quality, outputs = self._run(session)
+        if self._task.metric is None or self.objection(quality) is not None:
+            return quality, Evidence(len(self._reference), held_out)
+        assert self._labels is not None
+        assert self._task.metric_name is not None
+        interval, method, samples = score_interval(
+            self._task.metric_name,
+            self._task.metric,
+            (list(self._reference), list(outputs)),
+            self._labels,
+            rng=rng,
+            seconds=_INTERVAL_SECONDS,
+        )
+        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        return quality, Evidence(samples, held_out, low, high, method)
+
+    def _run(self, session: Session) -> tuple[Quality, Spool]:
+        """Return the quality, and the outputs where there is a metric."""
         fidelity = Fidelity(features=self._features)
         outputs = Spool()
         for feed, reference in zip(self._task.samples, self._reference, strict=True):
@@ -65,7 +133,7 @@ class Judge:
             fidelity.add(reference, answer)
             if self._task.metric:
                 outputs.append(answer)
-        return Quality(self._score(outputs), fidelity.agreement, fidelity.sqnr)
+        return Quality(self._score(outputs), fidelity.agreement, fidelity.sqnr), outputs
 
     def objection(self, quality: Quality) -> str | None:
         """Say which bound of the budget a candidate misses, or None."""

@@ -7,77 +7,37 @@ does, the original is.
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Samples
-from onnxcomp.errors import MetricError, ModelError
-from onnxcomp.facts import all_nodes, feature_outputs
+from onnxcomp.facts import all_nodes
 from onnxcomp.measure import Comparison
-from onnxcomp.model import is_one_file, load, open_session, save, size
+from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.runtime import Session
 from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built
 from onnxcomp.search.candidates import cleanup, wanted
-from onnxcomp.search.judge import Judge, Task
-from onnxcomp.search.race import Race, slowness
+from onnxcomp.search.prove import Proof, Prover
+from onnxcomp.search.race import Race
 from onnxcomp.search.result import CandidateResult, Outcome
-from onnxcomp.statistics import RangeStore, Statistics
-from onnxcomp.target import Budget, Goal, Target, Technique
+from onnxcomp.search.work import Progress, Work
+from onnxcomp.statistics import RangeStore
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Progress", "Work", "optimize"]
-
-Progress = Callable[[str, float | None], None]  # stage, share done (None: unknown)
+__all__ = ["optimize"]
 
 _VERIFY_RUNS = 3
 _NOISE_RUNS = 4, 24  # at least, at most
 _NOISE_NUMBERS = 1000  # that the outputs of these runs should hold together
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What `optimize` works on.
-
-    Attributes:
-        task: What answers are judged on.
-        target: Where the model will run.
-        calibration: Samples for activation ranges; None: no technique that needs them.
-        statistics: Ranges that were measured before; with them, samples are needed for what they lack alone.
-        recipe: Tried instead of the built-in candidates.
-        techniques: The only ones that the built-in candidates may use; None: all.
-        budget: Bounds.
-        goal: What is minimised.
-        threads: Intra-op threads of the timed sessions.
-        timed: Whether times of this machine count: not where the model is to run on another.
-        seed: For every random choice.
-        time_budget: Seconds after which no optional step is begun; the proof is never cut short.
-    """
-
-    task: Task
-    target: Target
-    calibration: Samples | None = None
-    statistics: Statistics | None = None
-    recipe: Recipe | None = None
-    techniques: tuple[Technique, ...] | None = None
-    budget: Budget = field(default_factory=Budget)
-    goal: Goal = "latency"
-    threads: int = 1
-    timed: bool = True
-    seed: int = 0
-    time_budget: float = 300.0
 
 
 def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Outcome:
@@ -95,15 +55,6 @@ def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progr
         MetricError: The metric fails on the original's outputs.
     """
     return _Optimizer(model, work, source, progress or (lambda _stage, _share: None)).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """A candidate that passed from disk."""
-
-    candidate: Built
-    model: "ir.Model"
-    timing: Comparison | None
 
 
 class _Optimizer:
@@ -142,10 +93,9 @@ class _Optimizer:
             if (improved := self._improved(built, improve)) is not None:
                 built.append(improved)
         self._progress("judge the original", None)
-        features = feature_outputs(self._model)
-        judge = Judge(open_session(self._model, threads=0), work.task, work.budget, features=features)
-        proof = self._prove(built, judge, builder)
-        return self._outcome(proof, built, judge, timing=timing, reports=reports)
+        prover = Prover(self._model, work, self._race, self._progress)
+        proof = self._prove(built, prover, builder)
+        return self._outcome(proof, built, prover, timing=timing, reports=reports)
 
     def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
         """Return what nodes are called, those first that can be left out: before and after cleanup, and in passes."""
@@ -179,14 +129,14 @@ class _Optimizer:
                 ranked[0].result.rejected = f"slower than {improved.result.name}, side by side"
         return improved
 
-    def _prove(self, built: list[Built], judge: Judge, builder: Builder) -> _Proof | None:
+    def _prove(self, built: list[Built], prover: Prover, builder: Builder) -> Proof | None:
         """Judge candidates from the best down to the first that keeps the budget; rescue the better ones that did not.
 
         The best of what then keeps the budget wins, if it passes from disk.
         """
         failed, kept = [], []
         for candidate in self._ranked(built):
-            self._judge(candidate, judge)
+            prover.judge(candidate)
             if candidate.result.rejected is None:
                 kept.append(candidate)
                 break
@@ -197,13 +147,19 @@ class _Optimizer:
             results = [other.result for other in kept]
             if not choose.worth_saving(candidate.result, results, self._size, self._work.goal):
                 continue
-            repaired = self._repair(candidate, judge, builder)
+            repaired = self._repair(candidate, prover, builder)
             built += repaired
             kept += [variant for variant in repaired if variant.result.rejected is None]
         rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
-        for candidate in self._ranked(kept) + rest:
-            if (proof := self._prove_one(candidate, judge)) is not None:
+        queue = self._ranked(kept) + rest
+        while queue:
+            candidate = queue.pop(0)
+            if (proof := prover.prove(candidate)) is not None:
                 return proof
+            if candidate.failed_verdict and (milder := builder.milder(candidate)) is not None:
+                built.append(milder)
+                self._measure([milder])
+                queue[:0] = [milder] if milder.result.rejected is None else []
         return None
 
     def _ranked(self, built: list[Built]) -> list[Built]:
@@ -212,38 +168,7 @@ class _Optimizer:
         ranked = choose.ranked([candidate.result for candidate in left.values()], self._size, self._work.goal)
         return [left[result.name] for result in ranked]
 
-    def _judge(self, candidate: Built, judge: Judge) -> None:
-        """Fill in a candidate's quality, and why it is rejected for that, if it is."""
-        result = candidate.result
-        self._progress(f"judge {result.name}", None)
-        try:
-            result.quality = judge.quality(open_session(candidate.model, threads=0))
-            result.rejected = judge.objection(result.quality)
-        except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
-            result.rejected = str(err)
-
-    def _prove_one(self, candidate: Built, judge: Judge) -> _Proof | None:
-        """Save and load back a candidate, judge and time it; its result says why it fails, if it does."""
-        result = candidate.result
-        with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-            path = Path(folder, "model.onnx")
-            save(candidate.model, path)
-            loaded = load(path)
-            self._judge(Built(result, loaded), judge)
-            if result.rejected:
-                return None
-            comparison = None
-            if result.latency is not None:
-                session = Session(path, threads=self._work.threads)
-                comparison = self._race.exact(result.name, session, result.latency.ratio)
-                result.latency = comparison.ratios[result.name]
-                result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
-            if result.rejected:
-                return None
-            # The tensors of a very large model stay on disk, where they are about to be removed
-            return _Proof(candidate, loaded if is_one_file(loaded) else candidate.model, comparison)
-
-    def _repair(self, candidate: Built, judge: Judge, builder: Builder) -> list[Built]:
+    def _repair(self, candidate: Built, prover: Prover, builder: Builder) -> list[Built]:
         """Return timed variants of a candidate that lost too much: other thresholds, or nodes kept float."""
         if self._work.recipe is not None or self._late():  # the user's own recipe is taken as it is
             return []
@@ -251,15 +176,15 @@ class _Optimizer:
         for variant in retuned:
             variant.result.latency = candidate.result.latency
             if variant.result.rejected is None:
-                self._judge(variant, judge)
+                prover.judge(variant)
         sound = [variant for variant in retuned if variant.result.rejected is None]
         if sound:
             self._measure(sound)
             return retuned
-        rescued = self._rescue(min([candidate, *retuned], key=_loss), judge, builder)
+        rescued = self._rescue(min([candidate, *retuned], key=_loss), prover, builder)
         return retuned if rescued is None else [*retuned, rescued]
 
-    def _rescue(self, candidate: Built, judge: Judge, builder: Builder) -> Built | None:
+    def _rescue(self, candidate: Built, prover: Prover, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""
         samples = self._work.calibration
         if samples is None or candidate.result.quality is None or self._late():
@@ -268,7 +193,7 @@ class _Optimizer:
 
         def acceptable(model: "ir.Model") -> bool:
             trial = Built(CandidateResult("trial", Recipe(), (), 0), model)
-            self._judge(trial, judge)
+            prover.judge(trial)
             return trial.result.rejected is None
 
         rescued = builder.rescue(candidate, acceptable, noise, self._race, self._late)
@@ -295,9 +220,9 @@ class _Optimizer:
 
     def _outcome(
         self,
-        proof: _Proof | None,
+        proof: Proof | None,
         built: list[Built],
-        judge: Judge,
+        prover: Prover,
         *,
         timing: Comparison | None,
         reports: list[PassReport],
@@ -310,8 +235,10 @@ class _Optimizer:
             winner=delivered.name if delivered else None,
             original_size=self._size,
             size=delivered.size if delivered else self._size,
-            original_quality=judge.original,
-            quality=delivered.quality or judge.original if delivered else judge.original,
+            original_quality=prover.original,
+            quality=proof.quality if proof else prover.original,
+            searched_quality=prover.searched,
+            evidence=proof.evidence if proof else None,
             latency=delivered.latency if delivered else None,
             original_seconds=seconds_of.get("original"),
             seconds_per_run=seconds_of.get(delivered.name if delivered else "original"),

@@ -29,6 +29,7 @@ def rescue(
     *,
     cost: Callable[[Switch], float] = lambda _: 1.0,
     late_to_order: Callable[[], bool] | None = None,
+    keep: Callable[[Variant], None] = lambda _: None,
 ) -> tuple[Variant, list[Switch]] | None:
     """Return a variant with few float groups that is acceptable, and those groups; None where there is none.
 
@@ -39,14 +40,15 @@ def rescue(
         late: Whether to be content with what is found.
         cost: What it costs to leave a group float, in any unit.
         late_to_order: Whether to be content with the order found so far; None: as ``late``.
+        keep: Told every variant that was acceptable, the one that is returned last.
     """
     units = variants.units()
     steps = len(units)
     hurry = late_to_order or late
     ordered = by_harm(variants, _groups(units), steps, cost=cost, progress=progress, late=hurry)
-    found = _fewest(variants, [(group,) for group in ordered], acceptable, late)
+    found = _fewest(variants, [(group,) for group in ordered], acceptable, late, keep)
     if found is None and steps > 1 and not late():  # what one step left out, the next took and harmed as much
-        found = _fewest(variants, [everywhere(group, steps) for group in ordered], acceptable, late)
+        found = _fewest(variants, [everywhere(group, steps) for group in ordered], acceptable, late, keep)
     return found
 
 
@@ -55,12 +57,13 @@ def _fewest(
     order: list[tuple[Switch, ...]],
     acceptable: Callable[["ir.Model"], bool],
     late: Callable[[], bool],
+    keep: Callable[[Variant], None],
 ) -> tuple[Variant, list[Switch]] | None:
     """Return the variant that leaves out the fewest of the first groups, as far as is worth the trials."""
     low, high = 0, 1  # `low` groups are too few; grow until enough, then bisect
     found = None
     while order and found is None:
-        found = _try(variants, order[:high], acceptable)
+        found = _try(variants, order[:high], acceptable, keep)
         if found is None:
             if high == len(order) or late():
                 return None
@@ -68,7 +71,7 @@ def _fewest(
             low, high = high, min(high * _GROWTH, max(high + 1, len(order) - 1))
     while found is not None and high - low > max(1, low * _CLOSE) and not late():
         middle = (low + high) // 2
-        better = _try(variants, order[:middle], acceptable)
+        better = _try(variants, order[:middle], acceptable, keep)
         low, high, found = (low, middle, better) if better is not None else (middle, high, found)
     return None if found is None else (found, [switch for group in order[:high] for switch in group])
 
@@ -83,7 +86,13 @@ def _groups(units: list[list[Unit]]) -> list[Switch]:
 
 
 def _try(
-    variants: Variants, groups: list[tuple[Switch, ...]], acceptable: Callable[["ir.Model"], bool]
+    variants: Variants,
+    groups: list[tuple[Switch, ...]],
+    acceptable: Callable[["ir.Model"], bool],
+    keep: Callable[[Variant], None],
 ) -> Variant | None:
     variant = variants.build(switch for group in groups for switch in group)
-    return variant if variant.modified and acceptable(variant.model) else None
+    if not (variant.modified and acceptable(variant.model)):
+        return None
+    keep(variant)
+    return variant

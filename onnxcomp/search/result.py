@@ -13,7 +13,7 @@ from onnxcomp.recipe import Recipe
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CandidateResult", "Outcome", "Quality"]
+__all__ = ["CandidateResult", "Evidence", "Outcome", "Quality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,25 @@ class Quality:
         return 1 - self.agreement if self.score is None else -self.score
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the final judgement of a model rests on.
+
+    Attributes:
+        samples: Labels that were answered; runs, where the score is no share of right answers or there are no labels.
+        held_out: Whether the search did not see these samples.
+        low: Lower end of the 95 % interval of the score's difference from the original's; None: there is no interval.
+        high: Upper end of it.
+        method: How the interval was computed, or why there is none.
+    """
+
+    samples: int
+    held_out: bool
+    low: float | None = None
+    high: float | None = None
+    method: str = "no labels"
+
+
 @dataclass(slots=True)
 class CandidateResult:
     """One candidate: how it was made, what it is, why it is out. Filled in while it is measured.
@@ -45,7 +64,7 @@ class CandidateResult:
         recipe: Everything that made it, cleanup included.
         passes: What each of its own passes did.
         size: Bytes on disk.
-        quality: On the evaluation samples.
+        quality: On the samples that the search judges by.
         latency: Time over the original's time; None: not timed.
         rejected: Why it was not delivered; None: it could have been, or was.
     """
@@ -68,8 +87,10 @@ class Outcome:
         winner: Name of the candidate; None: the original is delivered as it is.
         original_size: Bytes of the input.
         size: Bytes of the delivered model.
-        original_quality: Of the input; its score is the reference.
-        quality: Of the delivered model.
+        original_quality: Of the input, on the samples of the final verdict; its score is the reference.
+        quality: Of the delivered model, on the same samples.
+        searched_quality: Of the input, on the samples that the search judges by.
+        evidence: What the verdict on the delivered model rests on; None: the original is delivered.
         latency: Delivered over original, from the final interleaved run; None: the original is delivered, or nothing
             was timed.
         original_seconds: Median time of one run of the original; None: not timed.
@@ -88,6 +109,8 @@ class Outcome:
     size: int
     original_quality: Quality
     quality: Quality
+    searched_quality: Quality
+    evidence: Evidence | None
     latency: Ratio | None
     original_seconds: float | None
     seconds_per_run: float | None

@@ -161,6 +161,7 @@ TABLE: dict[str, Bad] = {
     "latency ratio NaN": Bad("optimize m.onnx --max-latency-ratio nan", 2, "must be positive, got nan", hint=False),
     "size is text": Bad("optimize m.onnx --max-size small", 2, "not a size: 'small'"),
     "size in odd units": Bad("optimize m.onnx --max-size 5XB", 2, "not a size: '5XB'"),
+    "size without its unit": Bad("optimize m.onnx --max-size 5", 2, "a size of 5 bytes"),
     "size negative": Bad("optimize m.onnx --max-size -1", 2, "not a size: '-1'"),
     "size of nothing": Bad("optimize m.onnx --max-size 0", 2, "max-size must be positive, got 0", hint=False),
     "threads are text": Bad("optimize m.onnx --threads many", 2, "'--threads'"),

@@ -1,6 +1,6 @@
 """A chain of layers of which some do not survive 8 bits: a channel before them is thousands of times the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,13 @@ import onnx_ir as ir
 import pytest
 
 from onnxcomp.data import Feed
+from onnxcomp.measure import Comparison, Ratio, Timing
 from onnxcomp.metrics import Fidelity
 from onnxcomp.model import load, open_session
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import Verifier
 from onnxcomp.recipe import Recipe
+from onnxcomp.search import race
 from onnxcomp.search.variants import Variants
 from onnxcomp.statistics import RangeStore
 from onnxcomp.target import get_target
@@ -61,3 +63,29 @@ def chain(parse: Callable[..., Any], samples: Any) -> Callable[..., Chain]:
         return Chain(model, feeds, ctx)
 
     return make
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make up the time of every candidate, as a share of the original's; `other` for those not named."""
+
+    def pretend(*, other: float = 0.5, fused: float = 1.0, **ratios: float) -> None:
+        def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
+            for run in contenders.values():
+                run()  # everything that is timed must run
+            # variants of one candidate, raced among themselves, are all alike
+            found = {
+                name: ratios.get(name, other) if baseline == "original" else fused if name == "fused" else 1.0
+                for name in contenders
+                if name != baseline
+            }
+            timings = [
+                Timing(name, 0.001 * ratio, 0.002, 0.003, 10) for name, ratio in ({baseline: 1.0} | found).items()
+            ]
+            bounds = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name, ratio in found.items()}
+            return Comparison(tuple(timings), bounds, rounds=10, seconds=0.1, settled=True)
+
+        monkeypatch.setattr(race, "interleave", interleave)
+
+    pretend()
+    return pretend

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxcomp.measure import Ratio
-from onnxcomp.recipe import Recipe
+from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.choose import objection, ranked, worth_saving
 from onnxcomp.search.result import CandidateResult
 from onnxcomp.target import Budget, Goal
@@ -35,6 +35,18 @@ def test_of_those_that_tie_the_other_respect_decides() -> None:
     assert order("size", candidate("a", size=300, ratio=0.9), candidate("b", size=310, ratio=0.5)) == ["a", "b"]
     even = [candidate("a", ratio=0.50, size=400), candidate("b", ratio=0.4, size=502)]
     assert order("balanced", *even) == ["a", "b"]
+
+
+def test_of_those_that_tie_in_both_the_simpler_comes_first() -> None:
+    many, few = (Recipe(tuple(Step(name) for name in names)) for names in (("fuse-gelu", "fold-bias"), ("fold-bias",)))
+    goals: tuple[Goal, ...] = ("latency", "size", "balanced")
+    for goal in goals:
+        complex_one = candidate("complex", size=400, ratio=0.4)
+        simple = candidate("simple", size=401, ratio=0.401)
+        complex_one.recipe, simple.recipe = many, few
+        assert order(goal, complex_one, simple) == ["simple", "complex"]
+        simple.size, simple.latency = 480, Ratio(0.48, 0.47, 0.49)
+        assert order(goal, complex_one, simple) == ["complex", "simple"]
 
 
 def test_nothing_to_order() -> None:

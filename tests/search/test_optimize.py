@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 
 import onnxcomp
 from onnxcomp import Budget, GateFailed, MetricError, OutputError, Recipe, Result, UsageError
-from onnxcomp.measure import Comparison, Ratio, Timing
 from onnxcomp.model import load
 from onnxcomp.pipeline import recipe_of
 from onnxcomp.recipe import Step
@@ -21,32 +20,6 @@ from onnxcomp.search import race
 from onnxcomp.statistics import Range, RangeStore
 
 STATIC = Recipe((Step("quantize-static"),))
-
-
-@pytest.fixture
-def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make up the time of every candidate, as a share of the original's; `other` for those not named."""
-
-    def pretend(*, other: float = 0.5, fused: float = 1.0, **ratios: float) -> None:
-        def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
-            for run in contenders.values():
-                run()  # everything that is timed must run
-            # variants of one candidate, raced among themselves, are all alike
-            found = {
-                name: ratios.get(name, other) if baseline == "original" else fused if name == "fused" else 1.0
-                for name in contenders
-                if name != baseline
-            }
-            timings = [
-                Timing(name, 0.001 * ratio, 0.002, 0.003, 10) for name, ratio in ({baseline: 1.0} | found).items()
-            ]
-            bounds = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name, ratio in found.items()}
-            return Comparison(tuple(timings), bounds, rounds=10, seconds=0.1, settled=True)
-
-        monkeypatch.setattr(race, "interleave", interleave)
-
-    pretend()
-    return pretend
 
 
 def finite(value: Any) -> bool:

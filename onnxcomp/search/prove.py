@@ -1,0 +1,128 @@
+"""Judges candidates while the search goes on, and proves the one that is to be delivered: from disk, once more."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxcomp.errors import MetricError, ModelError
+from onnxcomp.facts import feature_outputs
+from onnxcomp.measure import Comparison
+from onnxcomp.model import is_one_file, load, open_session, save
+from onnxcomp.runtime import Session
+from onnxcomp.search.build import Built
+from onnxcomp.search.judge import Judge
+from onnxcomp.search.race import Race, slowness
+from onnxcomp.search.result import Evidence, Quality
+from onnxcomp.search.work import Progress, Work
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Proof", "Prover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A candidate that passed from disk."""
+
+    candidate: Built
+    model: "ir.Model"
+    timing: Comparison | None  # None: nothing is timed
+    quality: Quality
+    evidence: Evidence
+
+
+class Prover:
+    """Judges models on what the search may see, and at last on what it may not.
+
+    Args:
+        original: The model that all are compared with.
+        work: Samples and bounds.
+        race: Times the winner.
+        progress: Told what is going on.
+
+    Raises:
+        ModelError: The original does not run on the samples.
+        MetricError: The metric fails on its outputs.
+    """
+
+    def __init__(self, original: "ir.Model", work: Work, race: Race, progress: Progress) -> None:
+        session, features = open_session(original, threads=0), feature_outputs(original)
+        self._work = work
+        self._race = race
+        self._progress = progress
+        self._searching = Judge(session, work.task, work.budget, features=features)
+        self._held_out = work.task.held_out is not None
+        self._final = (
+            Judge(session, work.task.final, work.budget, features=features) if self._held_out else self._searching
+        )
+
+    @property
+    def searched(self) -> Quality:
+        """Of the original, on the samples that the search judges by."""
+        return self._searching.original
+
+    @property
+    def original(self) -> Quality:
+        """Of the original, on the samples of the final verdict."""
+        return self._final.original
+
+    def judge(self, candidate: Built) -> None:
+        """Fill in a candidate's quality, and why it is rejected for that, if it is."""
+        result = candidate.result
+        self._progress(f"judge {result.name}", None)
+        try:
+            result.quality = self._searching.quality(open_session(candidate.model, threads=0))
+            result.rejected = self._searching.objection(result.quality)
+        except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
+            result.rejected = str(err)
+
+    def prove(self, candidate: Built) -> Proof | None:
+        """Save and load back a candidate, judge and time it; its result says why it fails, if it does.
+
+        Where samples are held out for the verdict, it must pass on both parts.
+        """
+        result = candidate.result
+        if self._held_out and result.quality is None:
+            self.judge(candidate)
+        if result.rejected is not None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+            path = Path(folder, "model.onnx")
+            save(candidate.model, path)
+            loaded = load(path)
+            verdict = self._verdict(candidate, loaded)
+            if verdict is None:
+                return None
+            comparison = None
+            if result.latency is not None:
+                session = Session(path, threads=self._work.threads)
+                comparison = self._race.exact(result.name, session, result.latency.ratio)
+                result.latency = comparison.ratios[result.name]
+                result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
+            if result.rejected:
+                return None
+            # The tensors of a very large model stay on disk, where they are about to be removed
+            return Proof(candidate, loaded if is_one_file(loaded) else candidate.model, comparison, *verdict)
+
+    def _verdict(self, candidate: Built, loaded: "ir.Model") -> tuple[Quality, Evidence] | None:
+        result = candidate.result
+        self._progress(f"judge {result.name} from disk", None)
+        rng = np.random.default_rng(self._work.seed)
+        try:
+            session = open_session(loaded, threads=0)
+            quality, evidence = self._final.verdict(session, rng, held_out=self._held_out)
+            result.rejected = self._final.objection(quality)
+        except (MetricError, ModelError) as err:
+            result.rejected = str(err)
+        if result.rejected is None:
+            if not self._held_out:
+                result.quality = quality
+            return quality, evidence
+        if self._held_out:
+            result.rejected = f"on samples that the search did not see: {result.rejected}"
+            candidate.failed_verdict = True
+        return None

@@ -1,0 +1,47 @@
+"""What `optimize` works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from onnxcomp.data import Samples
+from onnxcomp.recipe import Recipe
+from onnxcomp.search.judge import Task
+from onnxcomp.statistics import Statistics
+from onnxcomp.target import Budget, Goal, Target, Technique
+
+__all__ = ["Progress", "Work"]
+
+Progress = Callable[[str, float | None], None]  # stage, share done (None: unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What `optimize` works on.
+
+    Attributes:
+        task: What answers are judged on.
+        target: Where the model will run.
+        calibration: Samples for activation ranges; None: no technique that needs them.
+        statistics: Ranges that were measured before; with them, samples are needed for what they lack alone.
+        recipe: Tried instead of the built-in candidates.
+        techniques: The only ones that the built-in candidates may use; None: all.
+        budget: Bounds.
+        goal: What is minimised.
+        threads: Intra-op threads of the timed sessions.
+        timed: Whether times of this machine count: not where the model is to run on another.
+        seed: For every random choice.
+        time_budget: Seconds after which no optional step is begun; the proof is never cut short.
+    """
+
+    task: Task
+    target: Target
+    calibration: Samples | None = None
+    statistics: Statistics | None = None
+    recipe: Recipe | None = None
+    techniques: tuple[Technique, ...] | None = None
+    budget: Budget = field(default_factory=Budget)
+    goal: Goal = "latency"
+    threads: int = 1
+    timed: bool = True
+    seed: int = 0
+    time_budget: float = 300.0
