@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from onnxcomp.data import Samples
 from onnxcomp.errors import RecipeError
-from onnxcomp.statistics import RangeStore
+from onnxcomp.statistics import MeanStore, RangeStore
 from onnxcomp.target import Target
 
 if TYPE_CHECKING:
@@ -89,16 +89,20 @@ class PassContext:
         target: Where the model will run.
         samples: Calibration samples, where the user gave some.
         ranges: Activation ranges by tensor name, measured once on the cleaned-up model.
+        reference: Means of the last model of this recipe that was not quantized yet, where there are samples.
         seed: For every random choice.
         threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
+        progress: Told how many samples a pass has run, and of how many, where that is known.
         skipped: What the pass that runs now has left alone.
     """
 
     target: Target
     samples: Samples | None = None
     ranges: RangeStore | None = None
+    reference: MeanStore | None = None
     seed: int = 0
     threads: int = 0
+    progress: Callable[[int, int | None], None] | None = None
     skipped: list[Skip] = field(default_factory=list)
 
     def skip(self, node: "ir.Node", reason: str) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 
 from onnxcomp.data import Feed
 from onnxcomp.errors import DataError, ModelError, PassError, RecipeError
+from onnxcomp.facts import is_quantized
 from onnxcomp.metrics import Fidelity, as_arrays
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
 from onnxcomp.recipe import METADATA_KEY, Recipe, Step
+from onnxcomp.statistics import MeanStore
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -119,6 +121,7 @@ def run_recipe(
         if progress:
             progress(step.name)
         start = time.perf_counter()
+        _keep_reference(model, ctx)
         changed, report = _run_step(model, step, ctx, verifier)
         reports.append(replace(report, seconds=time.perf_counter() - start))
         if changed is not None:
@@ -157,6 +160,13 @@ def _run_step(
     return changed, PassReport(
         step.name, modified=True, counters=stats.counters, skipped=skipped, noise=noise, sqnr=sqnr
     )
+
+
+def _keep_reference(model: "ir.Model", ctx: PassContext) -> None:
+    """Let later passes ask what a model gave before it was quantized."""
+    known = None if ctx.reference is None else ctx.reference.model
+    if ctx.samples is not None and model is not known and not is_quantized(model):
+        ctx.reference = MeanStore(model, ctx.samples, threads=ctx.threads, progress=ctx.progress)
 
 
 def _flipped(fidelity: Fidelity) -> str | None:

@@ -33,9 +33,11 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",
         "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
+        "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
+        "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
     }
 )
 

@@ -75,7 +75,7 @@ class _Optimizer:
         work = self._work
         self._progress("verify", None)
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
-        ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed)
+        ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed, progress=self._calibrating)
         cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=self._cleaning)
         if work.recipe:
             work.recipe.check_excluded(self._node_names(cleaned, work.recipe, ctx))

@@ -1,9 +1,29 @@
 """What is measured on a model with samples."""
 
 from onnxcomp.statistics.channels import ChannelRange
+from onnxcomp.statistics.columns import Columns, columns_of
 from onnxcomp.statistics.file import Statistics
+from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, collect_grams
+from onnxcomp.statistics.means import MeanStore, collect_means
 from onnxcomp.statistics.ranges import RangeStore
-from onnxcomp.statistics.tap import float_tensors
+from onnxcomp.statistics.tap import float_tensors, inner_values, runs
 from onnxcomp.thresholds import Histogram, Range
 
-__all__ = ["ChannelRange", "Histogram", "Range", "RangeStore", "Statistics", "float_tensors"]
+__all__ = [
+    "MOST_BYTES",
+    "POSITIONS",
+    "ChannelRange",
+    "Columns",
+    "Gram",
+    "Histogram",
+    "MeanStore",
+    "Range",
+    "RangeStore",
+    "Statistics",
+    "collect_grams",
+    "collect_means",
+    "columns_of",
+    "float_tensors",
+    "inner_values",
+    "runs",
+]

@@ -3,6 +3,7 @@
 from onnxcomp.thresholds.affine import Affine, affine, quantize_weights
 from onnxcomp.thresholds.histogram import Grid, Histogram, Range
 from onnxcomp.thresholds.noise import noise
+from onnxcomp.thresholds.rounding import damped, gptq, rounding_error
 from onnxcomp.thresholds.solve import METHODS, solve, solve_all
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "Histogram",
     "Range",
     "affine",
+    "damped",
+    "gptq",
     "noise",
     "quantize_weights",
+    "rounding_error",
     "solve",
     "solve_all",
 ]
