@@ -4,11 +4,12 @@
                                  [--seconds S] [--json FILE] [--markdown FILE]
 
 Each model is cleaned up and quantized by a candidate of `optimize` as it is, no node kept in float; first so, then with
-each repair before the static quantization. STEPS are names of passes joined by `+`, each with settings where they
-differ from the defaults (`equalize:clips=true,absorb=true+smooth`), or a recipe file, whose steps are taken; if that
-has a quantizing pass itself, it is all that is done after the clean-up. `--set` changes settings of the static
-quantization (`--set per_channel=false method=minmax`). `--spread` first plants bad ranges: it multiplies the channels
-between two layers by random factors from 1 / FACTOR to FACTOR, which changes no answer.
+each repair before the static quantization (`bias-correct`: after all quantization). STEPS are names of passes joined by
+`+`, each with settings where they differ from the defaults (`equalize:clips=true,absorb=true+smooth`), or a recipe
+file, whose steps are taken; if that has a quantizing pass itself, it is all that is done after the clean-up. `--set`
+changes settings of the static quantization (`--set per_channel=false method=minmax`). `--spread` first plants bad
+ranges: it multiplies the channels between two layers by random factors from 1 / FACTOR to FACTOR, which changes no
+answer.
 
 SQNR is that of the worst output in dB, against the original; score and agreement (in percent) are on all evaluation
 samples; size and latency are ratios to INT8 without repair, latencies measured side by side for S seconds per model.
@@ -35,6 +36,7 @@ __all__ = ["main", "parse_steps"]
 SCHEMA_VERSION = 1
 NONE = "none"
 _CANDIDATES = ("static-conv+dynamic", "static", "static+dynamic", "static, expanded")
+_LAST = ("bias-correct",)  # they repair a quantized model
 _REPAIRS = ("equalize", "smooth", "split-outliers")
 
 
@@ -72,16 +74,20 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def repaired(recipe: Recipe, repair: Recipe, static: Mapping[str, Any]) -> Recipe:
-    """Return a quantizing recipe with a repair before its static step, and with other settings of that step."""
+    """Return a quantizing recipe with a repair before its static step, and with other settings of that step.
+
+    Passes that repair a quantized model come last.
+    """
     if any(step.name.startswith("quantize-") for step in repair.steps):
         return repair
     steps: list[Step] = []
+    before = [step for step in repair.steps if step.name not in _LAST]
     for step in recipe.steps:
         if step.name == "quantize-static":
-            steps += [*repair.steps, Step(step.name, {**step.settings, **static})]
+            steps += [*before, Step(step.name, {**step.settings, **static})]
         else:
             steps.append(step)
-    return Recipe(tuple(steps))
+    return Recipe((*steps, *(step for step in repair.steps if step.name in _LAST)))
 
 
 def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ Before, after::
 Rounding and saturation move the mean of a layer's output, channel by channel, and the layers behind it add up such
 shifts. The difference of the means over the calibration samples, float model less quantized one, belongs to the bias:
 that of a Conv, ConvTranspose or Gemm (one is made where there is none), or the constant that an Add behind a matrix
-product adds. All layers are measured at once. Each of a few sweeps corrects them by what is left.
+product adds. Layers go in forward order, as each correction changes what comes after; those that do not feed each other
+go together.
 Declines: layers that are float; those whose bias is neither float32 nor int32, or whose output the float model lacks.
 Source: Nagel et al. 2019, section 4.2 (empirical bias correction); Banner et al. 2019, section 4.
 """

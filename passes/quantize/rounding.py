@@ -38,7 +38,7 @@ class RoundWeightsConfig:
     """Settings of optimised rounding.
 
     Attributes:
-        bits: Of the quantization that follows; None: 8, or 7 where the target's sums would saturate.
+        bits: Of the quantization that follows; 8 is 7 where the target's sums would saturate.
         per_channel: Whether it has one scale per output channel.
         fit_bias: Whether a bias takes up the mean of the error; a Conv or Gemm without one gets one.
         order: Whether the inputs that matter most are rounded first.
@@ -47,7 +47,7 @@ class RoundWeightsConfig:
         exclude: Names of nodes whose weights stay as they are.
     """
 
-    bits: int | None = None
+    bits: int = 8
     per_channel: bool = True
     fit_bias: bool = True
     order: bool = True
@@ -56,7 +56,7 @@ class RoundWeightsConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.bits is not None and not 2 <= self.bits <= 8:
+        if not 2 <= self.bits <= 8:
             raise RecipeError(f"bits must be from 2 to 8, got {self.bits}")
         if not 0 < self.damping <= 1:
             raise RecipeError(f"damping must be in (0, 1], got {self.damping}")
@@ -98,7 +98,7 @@ class RoundWeights(Pass[RoundWeightsConfig]):
             progress=ctx.progress,
         )
         editor, rounded = GraphEditor(model.graph), 0
-        bits = self.config.bits or (7 if ctx.target.reduce_range else 8)
+        bits = min(self.config.bits, 7 if ctx.target.reduce_range else 8)
         for name, gram in grams:
             node, columns = layers[name]
             if self._round(node, columns, gram, editor=editor, levels=2 ** (bits - 1) - 1):

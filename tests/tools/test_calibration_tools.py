@@ -49,20 +49,22 @@ def test_wrong_use(zoo: Path, run_tool: RunTool) -> None:
 def test_shows_what_a_repair_gains(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
     written, recipe = tmp_path / "repair.json", tmp_path / "recipe.toml"
     recipe.write_text('schema_version = 1\n[[pass]]\nname = "equalize"\nsweeps = 3\n', encoding="utf-8")
-    wanted = ("--with", "equalize:absorb=true", recipe, "--set", "per_channel=false", "method=minmax")
+    corrected = "round-weights:per_channel=false+bias-correct:runs=4"
+    wanted = ("--with", "equalize:absorb=true", recipe, corrected, "--set", "per_channel=false", "method=minmax")
     done = run_tool("repair_bench", zoo, "--only", "resnet8", *wanted, "--seconds", 0.2, "--json", written)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(written.read_text(encoding="utf-8"))["models"]
     found = row["value"]["repairs"]
-    assert list(found) == ["none", "equalize:absorb=true", str(recipe)]
+    assert list(found) == ["none", "equalize:absorb=true", str(recipe), corrected]
     assert [list(result["passes"]) for result in found.values()] == [
         ["quantize-static"],
         *[["equalize", "quantize-static"]] * 2,
+        ["round-weights", "quantize-static", "bias-correct"],
     ]
     assert all(result["sqnr"] > 15 and not result["failures"] for result in found.values())
     assert len({result["sqnr"] for result in found.values()}) > 1
     assert all(result["ratio"]["ratio"] > 0 for result in found.values() if result is not found["none"])
-    assert done.stdout.count("resnet8") == 3
+    assert done.stdout.count("resnet8") == 4
 
 
 def test_wrong_repairs(zoo: Path, run_tool: RunTool) -> None:
