@@ -1,16 +1,17 @@
 """What several verbs do alike: open data, choose a metric, check settings."""
 
 import os
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxcomp.data import ImageFolder, ImageOptions, Samples, Source, open_samples, synthetic
-from onnxcomp.errors import MetricError, UsageError
+from onnxcomp.errors import MetricError, ModelError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
-from onnxcomp.model import is_one_file, size
+from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.search import Task
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Target, get_target
@@ -37,6 +38,7 @@ __all__ = [
 
 Data = Source | Samples
 _SYNTHETIC_RUNS = 16
+_MADE_UP_SHAPES: tuple[dict[str, Any], ...] = ({}, {"batched": False}, {"size": 1024})  # the first that fits is taken
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
@@ -83,10 +85,35 @@ def open_statistics(statistics: "str | os.PathLike[str] | Statistics | None") ->
 def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:
     """Make up samples for a model: right types and shapes, integers inside the range of the graph's tables.
 
+    The first kind of values that the model runs on, with finite answers, is taken; else the first that it runs on.
+
     Raises:
         DataError: An input is of a type whose values can't be made up.
+        ModelError: The model runs on no kind.
     """
-    return synthetic(input_specs(model), count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=input_bounds(model))
+    specs, bounds = input_specs(model), input_bounds(model)
+    kinds = [
+        synthetic(specs, count=_SYNTHETIC_RUNS, seed=seed, batch=batch, bounds=bounds, positive=positive, **shape)
+        for shape, positive in product(_MADE_UP_SHAPES, (False, True))
+    ]
+    try:
+        session = open_session(model, threads=0)
+    except ModelError:
+        return kinds[0]  # whoever runs it says why it is refused
+    ran: list[Samples] = []
+    failures: list[ModelError] = []
+    for samples in kinds:
+        try:
+            answers = session.run(next(iter(samples.take(1)))).values()
+        except ModelError as err:
+            failures.append(err)
+            continue
+        if all(np.isfinite(a).all() for a in answers if isinstance(a, np.ndarray) and a.dtype.kind == "f"):
+            return samples
+        ran.append(samples)
+    if not ran:
+        raise ModelError(str(failures[0]), hint="made-up inputs may not fit the model: give samples of your own")
+    return ran[0]
 
 
 def size_on_disk(source: object, model: "ir.Model") -> int:

@@ -114,7 +114,7 @@ def _first(model: "ir.Model", samples: Samples | None, notes: list[str], *, batc
         return next(iter(samples.take(1)))
     try:
         return next(iter(make_up(model, seed=seed, batch=batch).take(1)))
-    except DataError as err:
+    except (DataError, ModelError) as err:
         notes.append(f"{err}: what depends on its shape is unknown; give samples with --calibration")
         return {}
 

@@ -11,7 +11,7 @@ from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
 from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, perturbed
 from onnxcomp.data.samples import Feed, InputSpec, Samples
-from onnxcomp.data.synthetic import SyntheticSamples
+from onnxcomp.data.synthetic import DYNAMIC_SIZE, SyntheticSamples
 from onnxcomp.errors import DataError
 from onnxcomp.usercode import load_function, names_function
 
@@ -81,7 +81,15 @@ def open_samples(
 
 
 def synthetic(
-    inputs: Sequence[InputSpec], *, count: int, seed: int, batch: int = 1, bounds: Mapping[str, int] | None = None
+    inputs: Sequence[InputSpec],
+    *,
+    count: int,
+    seed: int,
+    batch: int = 1,
+    bounds: Mapping[str, int] | None = None,
+    batched: bool = True,
+    size: int = DYNAMIC_SIZE,
+    positive: bool = False,
 ) -> Samples:
     """Make up samples for a model, the same on each reading; `onnxcomp.data.synthetic` says which values.
 
@@ -91,6 +99,9 @@ def synthetic(
         seed: Seed, 0 or more.
         batch: Size of a first axis that is dynamic, where no other input fixes it.
         bounds: Upper bound (exclusive) of integer inputs, by name.
+        batched: Whether a dynamic first axis is a batch; else it is as large as any other dynamic axis.
+        size: Of a dynamic axis that is no batch.
+        positive: Whether floats are uniform between 0 and 1.
 
     Returns:
         The samples.
@@ -98,7 +109,9 @@ def synthetic(
     Raises:
         DataError: Values for an input can't be made up, or a setting makes no sense.
     """
-    return SyntheticSamples(inputs, count=count, seed=seed, batch=batch, bounds=bounds or {})
+    return SyntheticSamples(
+        inputs, count=count, seed=seed, batch=batch, bounds=bounds or {}, batched=batched, size=size, positive=positive
+    )
 
 
 def _open_folder(path: Path, inputs: Sequence[InputSpec], batch: int, images: ImageOptions) -> Samples:

@@ -5,7 +5,9 @@ takes its whole range (it is nearly always an image); other integers are in [0, 
 table or are a mask, and 2 is the bound where none is known; booleans are even.
 
 Shapes: a dynamic first axis is the batch (the size that other inputs are fixed to, where they are); any other dynamic
-dimension is `DYNAMIC_SIZE`. Inputs that have a default are left out, so that the default is used.
+dimension is `DYNAMIC_SIZE`. Where that does not fit a model, all dynamic dimensions may be alike (nodes and edges of a
+graph) or larger (a piece of sound), and floats positive (a noise level). Inputs that have a default are left out, so
+that the default is used.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +33,25 @@ class SyntheticSamples(Samples):
         seed: Seed, 0 or more.
         batch: Size of a first axis that is dynamic.
         bounds: Upper bound (exclusive) of integer inputs, by name.
+        batched: Whether a dynamic first axis is a batch; else it is as large as any other dynamic axis.
+        size: Of a dynamic axis that is no batch.
+        positive: Whether floats are uniform between 0 and 1.
 
     Raises:
         DataError: Values for an input can't be made up, or a setting makes no sense.
     """
 
     def __init__(
-        self, inputs: Sequence[InputSpec], *, count: int, seed: int, batch: int, bounds: Mapping[str, int]
+        self,
+        inputs: Sequence[InputSpec],
+        *,
+        count: int,
+        seed: int,
+        batch: int,
+        bounds: Mapping[str, int],
+        batched: bool = True,
+        size: int = DYNAMIC_SIZE,
+        positive: bool = False,
     ) -> None:
         for name, value in (("count", count), ("batch", batch), *((f"bound of '{k}'", n) for k, n in bounds.items())):
             if value < 1:
@@ -46,7 +60,9 @@ class SyntheticSamples(Samples):
             raise DataError(f"synthetic samples: the seed must be 0 or more, got {seed}")
         self._inputs = [(spec.name, *_concrete(spec)) for spec in inputs if not spec.optional]
         fixed = {shape[0] for _, _, shape in self._inputs if shape and shape[0] is not None}
-        self._batch = fixed.pop() if len(fixed) == 1 else batch
+        self._batch = (fixed.pop() if len(fixed) == 1 else batch) if batched else size
+        self._size = size
+        self._positive = positive
         self._runs = count
         self._seed = seed
         self._bounds = dict(bounds)
@@ -66,10 +82,12 @@ class SyntheticSamples(Samples):
         self, name: str, dtype: np.dtype, shape: tuple[int | None, ...], rng: np.random.Generator
     ) -> np.ndarray:
         """Make up the values of one input."""
-        sizes = [DYNAMIC_SIZE if size is None else size for size in shape]
+        sizes = [self._size if size is None else size for size in shape]
         if shape and shape[0] is None:
             sizes[0] = self._batch
         try:
+            if self._positive and dtype.kind != "c" and is_float(dtype):
+                return (1 - rng.random(sizes, dtype=np.float32)).astype(dtype)  # in (0, 1]
             return _random(dtype, sizes, self._bounds.get(name), rng)
         except (MemoryError, ValueError) as err:
             raise DataError(
