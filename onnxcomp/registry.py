@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
+        "smooth": "onnxcomp.passes.quantize.smooth:Smooth",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
     }

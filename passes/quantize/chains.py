@@ -98,9 +98,9 @@ class Chain:
         return edits
 
 
-def made_by(layer: Layer) -> Place:
+def made_by(layer: Layer, shapes: Shapes) -> Place:
     """Return where a layer's output holds its channels."""
-    return Place(layer.channel_axis, layer.rank)
+    return Place(layer.channel_axis, layer.rank or shapes.rank(layer.node.outputs[0]))
 
 
 def follow(value: ir.Value, place: Place, channels: int, shapes: Shapes, *, also: Collection[str] = ()) -> Chain | str:

@@ -36,7 +36,7 @@ from onnxcomp.passbase import Pass, PassContext, PassStats
 from onnxcomp.passes.cleanup._graph import Names, float_attribute, float_constant, ints_attribute, is_op
 from onnxcomp.passes.cleanup._shapes import Shapes, infer
 from onnxcomp.passes.quantize.chains import Chain, follow, made_by, rename
-from onnxcomp.passes.quantize.layers import Edit, Layer, layer_of, write
+from onnxcomp.passes.quantize.layers import Edit, Layer, Rescaling, layer_of, write
 
 __all__ = ["Equalize", "EqualizeConfig", "equalizing_scale"]
 
@@ -137,7 +137,7 @@ class Equalize(Pass[EqualizeConfig]):
             return "its weights are used elsewhere too"
         if layer.bias is not None and float_constant(layer.bias) is None:
             return "its bias is not constant"
-        found = follow(layer.node.outputs[0], made_by(layer), layer.outputs, shapes)
+        found = follow(layer.node.outputs[0], made_by(layer, shapes), layer.outputs, shapes)
         if isinstance(found, Chain) and found.clips and not self.config.clips:
             return f"a Clip at {found.clips[0].high:g} takes no factor per channel"
         return found
@@ -239,31 +239,18 @@ def _is_padded(layer: Layer) -> bool:
 
 
 def _edits(pairs: list[_Pair]) -> list[Edit]:
-    """Return every new constant; a layer in the middle of a chain takes a scale on both sides."""
-    outputs = {pair.layer.node: pair.scale for pair in pairs}
-    inputs = {
-        reader.layer.node: np.repeat(pair.scale, reader.place.repeat) for pair in pairs for reader in pair.chain.readers
-    }
-    shifts: dict[ir.Node, NDArray[np.float64]] = {}
-    layers = {layer.node: layer for layer in _layers(pairs)}
-    matrices = {}
-    for node, layer in layers.items():
-        inverse = None if node not in outputs else 1 / outputs[node]
-        matrices[node] = layer.scaled(outputs=inverse, inputs=inputs.get(node))
+    """Return every new constant."""
+    rescaling = Rescaling()
+    for pair in pairs:
+        rescaling.divide_outputs(pair.layer, pair.scale)
+        for reader in pair.chain.readers:
+            rescaling.multiply_inputs(reader.layer, np.repeat(pair.scale, reader.place.repeat))
     for pair in pairs:
         if pair.absorbed is None:
             continue
-        shifts[pair.layer.node] = shifts.get(pair.layer.node, 0.0) - pair.absorbed
+        rescaling.shift(pair.layer, -pair.absorbed)
         for reader in pair.chain.readers:
-            node = reader.layer.node
-            groups, _, fan_in, _ = matrices[node].shape
-            given = np.repeat(pair.absorbed, reader.place.repeat).reshape(groups, fan_in)
-            shifts[node] = shifts.get(node, 0.0) + np.einsum("goik,gi->go", matrices[node], given).reshape(-1)
-    edits = []
-    for node, layer in layers.items():
-        edits.append(Edit(node, 1, layer.stored(matrices[node])))
-        bias = float_constant(layer.bias)
-        if (bias is not None and node in outputs) or node in shifts:
-            scaled = (0.0 if bias is None else bias) / outputs.get(node, np.ones(1))
-            edits.append(Edit(node, 2, scaled + shifts.get(node, np.zeros(1))))
-    return edits + [edit for pair in pairs for edit in pair.chain.offset_edits(pair.scale)]
+            matrix = rescaling.matrix(reader.layer)
+            given = np.repeat(pair.absorbed, reader.place.repeat).reshape(matrix.shape[0], matrix.shape[2])
+            rescaling.shift(reader.layer, np.einsum("goik,gi->go", matrix, given).reshape(-1))
+    return rescaling.edits() + [edit for pair in pairs for edit in pair.chain.offset_edits(pair.scale)]

@@ -1,7 +1,7 @@
 """Conv, ConvTranspose, Gemm and MatMul with constant weights: their weights by channel of input and output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from onnxcomp.passes.cleanup._graph import (
     set_constant,
 )
 
-__all__ = ["LAYERS", "Edit", "Layer", "layer_of", "write"]
+__all__ = ["LAYERS", "Edit", "Layer", "Rescaling", "layer_of", "write"]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -93,6 +93,47 @@ class Edit:
     node: ir.Node
     index: int
     array: np.ndarray
+
+
+@dataclass(slots=True)
+class Rescaling:
+    """Factors that layers take on, together: one may read what is scaled and make what is scaled as well."""
+
+    _layers: dict[ir.Node, Layer] = field(default_factory=dict)
+    _outputs: dict[ir.Node, NDArray[np.float64]] = field(default_factory=dict)
+    _inputs: dict[ir.Node, NDArray[np.float64]] = field(default_factory=dict)
+    _shifts: dict[ir.Node, NDArray[np.float64]] = field(default_factory=dict)
+
+    def divide_outputs(self, layer: Layer, scale: NDArray[np.float64]) -> None:
+        """Divide what a layer makes by a scale per output channel; its bias, if any, is constant."""
+        self._layers[layer.node] = layer
+        self._outputs[layer.node] = 1 / scale
+
+    def multiply_inputs(self, layer: Layer, factors: NDArray[np.float64]) -> None:
+        """Multiply the weights that read each input channel."""
+        self._layers[layer.node] = layer
+        self._inputs[layer.node] = factors
+
+    def shift(self, layer: Layer, values: NDArray[np.float64]) -> None:
+        """Add to the bias, after all factors: [outputs]."""
+        self._layers[layer.node] = layer
+        self._shifts[layer.node] = self._shifts.get(layer.node, np.zeros(layer.outputs)) + values
+
+    def matrix(self, layer: Layer) -> NDArray[np.float64]:
+        """Return the weights with all factors so far."""
+        return layer.scaled(outputs=self._outputs.get(layer.node), inputs=self._inputs.get(layer.node))
+
+    def edits(self) -> list[Edit]:
+        """Return the new weights and biases."""
+        found = []
+        for node, layer in self._layers.items():
+            if node in self._outputs or node in self._inputs:
+                found.append(Edit(node, 1, layer.stored(self.matrix(layer))))
+            bias, shift = float_constant(layer.bias), self._shifts.get(node)
+            if shift is not None or (bias is not None and node in self._outputs):
+                scaled = (np.zeros(1) if bias is None else bias) * self._outputs.get(node, np.ones(1))
+                found.append(Edit(node, 2, scaled if shift is None else scaled + shift))
+        return found
 
 
 def layer_of(node: ir.Node | None) -> Layer | str | None:
