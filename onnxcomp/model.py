@@ -136,14 +136,14 @@ def serialized(model: "ir.Model") -> bytes:
     return content
 
 
-def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True) -> Session:
-    """Load a model into onnxruntime; one of over 2 GB goes through a temporary folder.
+def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True, spin: bool = True) -> Session:
+    """Load a model into onnxruntime, see `Session`; one of over 2 GB goes through a temporary folder.
 
     Raises:
         ModelError: onnxruntime refuses it.
     """
     with materialized(model) as source:
-        return Session(source, threads=threads, optimize=optimize)
+        return Session(source, threads=threads, optimize=optimize, spin=spin)
 
 
 def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1) -> dict[str, float]:

@@ -87,6 +87,7 @@ class Session:
         model: A serialized model, or the path of one (needed where it has external data).
         threads: Intra-op threads; 0 lets onnxruntime take every core.
         optimize: Whether onnxruntime may rewrite the graph.
+        spin: Whether idle threads keep their cores busy: faster where nothing else wants the cores.
         provider: What runs it. Inputs and outputs are in the memory of the host: a run on another device copies them.
 
     Raises:
@@ -95,9 +96,15 @@ class Session:
     """
 
     def __init__(
-        self, model: bytes | Path, *, threads: int = 1, optimize: bool = True, provider: Provider = "cpu"
+        self,
+        model: bytes | Path,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        spin: bool = True,
+        provider: Provider = "cpu",
     ) -> None:
-        self._session = _inference_session(model, _options(threads=threads, optimize=optimize), provider)
+        self._session = _inference_session(model, _options(threads=threads, optimize=optimize, spin=spin), provider)
         types = {output.name: output.type for output in self._session.get_outputs()}
         self.outputs: tuple[str, ...] = tuple(types)
         self._foreign = {name for name, kind in types.items() if _FOREIGN.fullmatch(kind)}
@@ -165,12 +172,7 @@ def node_times(
 
 
 def operator_times(
-    model: bytes | Path,
-    feed: Mapping[str, np.ndarray],
-    *,
-    threads: int = 1,
-    runs: int = 20,
-    provider: Provider = "cpu",
+    model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int = 1, runs: int = 20, provider: Provider = "cpu"
 ) -> list[OperatorTime]:
     """Return what the nodes of each type take in a run, the slowest type first; nodes of bodies count as such.
 
@@ -317,8 +319,7 @@ def _probe(*, opset: int, ir_version: int) -> bytes:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
-    content: bytes = model.SerializeToString()
-    return content
+    return bytes(model.SerializeToString())
 
 
 def _profile(
@@ -369,18 +370,18 @@ def _inference_session(model: bytes | Path, options: Any, provider: Provider = "
     return session
 
 
-def _options(*, threads: int, optimize: bool) -> Any:
+def _options(*, threads: int, optimize: bool, spin: bool = True) -> Any:
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = _SILENT
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for library in libraries():
         try:
             options.register_custom_ops_library(library)
-        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+        except Exception as err:
             raise UsageError(f"{library} is no library of custom operators: {_first_line(err)}") from err
     return options
 
@@ -389,9 +390,8 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as err:
-        raise EnvironmentUnavailable(
-            "onnxruntime is not installed", hint="pip install onnxruntime (or onnxruntime-gpu)"
-        ) from err
+        hint = "pip install onnxruntime (or onnxruntime-gpu)"
+        raise EnvironmentUnavailable("onnxruntime is not installed", hint=hint) from err
     return onnxruntime
 
 

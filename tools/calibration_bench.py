@@ -1,6 +1,7 @@
 """Times our calibration beside onnxruntime's own: seconds and memory, for few and for many samples.
 
     python tools/calibration_bench.py ZOO_DIR/NAME [--samples 16 64 256] [--repeats 3] [--skip NAME ...] [--json FILE]
+                                       [--markdown FILE]
 
 Contenders: ``onnxcomp, all methods`` is one run over the samples, then all methods of `onnxcomp.thresholds` for every
 tensor; the others are one method each of `onnxruntime.quantization`, with the operator types of its `quantize_static`,
@@ -8,9 +9,11 @@ on the model as its preprocessing leaves it (ours is cleaned up as `optimize` do
 opening sessions does. Where there are fewer samples than asked for, they are repeated; none are left out.
 
 Every measurement is taken in a fresh process, all contenders in turn, --repeats times; medians count. ``above MB`` is
-the peak of the resident set during calibration, above the resident set before it. ``against MinMax`` is the ratio of
-seconds to onnxruntime's MinMax at the same number of samples.
-Also shown: the time of each of our solvers on a histogram of 2048 bins (Gauss, Laplace, ReLU of Gauss; the median).
+the peak of the resident set during calibration, above the resident set before it. ``s / MinMax`` and ``s / Percentile``
+are the ratios of seconds to onnxruntime's MinMax and Percentile at the same number of samples, ``MB / Percentile`` that
+of memory. Nothing else should compute meanwhile; processor seconds, which hold all threads, suffer least where it does.
+Also shown: the processor time of each of our solvers on a histogram of 2048 bins (of Gauss, Laplace and ReLU of Gauss
+the one that takes longest; the median of its repeats).
 
 Exit code: 0 done, 1 our calibration failed, 2 wrong usage. Linux only, for the memory.
 """
@@ -36,9 +39,11 @@ __all__ = ["main", "solve_times"]
 
 SCHEMA_VERSION = 1
 OURS = "onnxcomp, all methods"
-_BASE = "onnxruntime MinMax"
-_NAMES = (OURS, _BASE, "onnxruntime Percentile", "onnxruntime Entropy")
-_TITLES = ("contender", "samples", "tensors", "s", "spread s", "against MinMax", "processor s", "above MB")
+_MINMAX, _PERCENTILE = "onnxruntime MinMax", "onnxruntime Percentile"
+_NAMES = (OURS, _MINMAX, _PERCENTILE, "onnxruntime Entropy")
+_RATIOS = (("seconds", _MINMAX), ("seconds", _PERCENTILE), ("above", _PERCENTILE))
+_MEASURED = ("contender", "samples", "tensors", "s", "spread s", "processor s", "above MB")
+_TITLES = (*_MEASURED, "s / MinMax", "s / Percentile", "MB / Percentile")
 _BINS = 2048
 
 
@@ -70,50 +75,52 @@ def measure_all(entry: ZooModel, args: argparse.Namespace) -> list[dict[str, Any
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Return what the measurements show."""
-    base = {row["count"]: _median(row, "seconds") for row in rows if row["contender"] == _BASE and not row["error"]}
+    done = {(row["contender"], row["count"]): row for row in rows if not row["error"]}
     cells = []
     for row in rows:
         if row["error"]:
-            cells.append([row["contender"], str(row["count"]), *["-"] * 5, f"FAILED: {row['error']}"])
+            cells.append([row["contender"], str(row["count"]), *["-"] * (len(_TITLES) - 3), f"FAILED: {row['error']}"])
             continue
         seconds = [repeat["seconds"] for repeat in row["repeats"]]
-        median = statistics.median(seconds)
+        bases = [(key, done.get((base, row["count"]))) for key, base in _RATIOS]
         cells.append(
             [
                 row["contender"],
                 str(row["count"]),
                 str(row["repeats"][0]["tensors"]),
-                f"{median:.2f}",
+                f"{statistics.median(seconds):.2f}",
                 f"{max(seconds) - min(seconds):.2f}",
-                number(median / base[row["count"]] if row["count"] in base else None, 2),
                 f"{_median(row, 'cpu_seconds'):.2f}",
                 f"{_median(row, 'above') / 1e6:.0f}",
+                *(number(_median(row, key) / _median(base, key) if base else None, 2) for key, base in bases),
             ]
         )
     return Table(_TITLES, cells)
 
 
 def solve_times(repeats: int = 20, seed: int = 0) -> dict[str, float]:
-    """Return the median seconds that each method takes for one histogram of 2048 bins.
+    """Return the processor seconds that each method takes for one histogram of 2048 bins, at the slowest distribution.
 
     Args:
-        repeats: For each of the distributions.
+        repeats: For each of the distributions; their median counts.
         seed: Of the values.
     """
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {method: [] for method in METHODS}
+    found = dict.fromkeys(METHODS, 0.0)
     for values in (rng.normal(size=100_000), rng.laplace(size=100_000), rng.normal(size=100_000).clip(0)):
         extremes = Range(float(values.min()), float(values.max()))
         start = min(extremes.low, 0.0)
         width = (extremes.high - start) / _BINS
         counts = np.histogram(values, _BINS, (start, extremes.high))[0].astype(np.int64)
         histogram = Histogram(counts, start, width, extremes, extremes)
-        for method, seconds in found.items():
+        for method, slowest in found.items():
+            seconds = []
             for _ in range(repeats):
-                begin = time.perf_counter()
+                begin = time.process_time()
                 solve(method, histogram, Grid())
-                seconds.append(time.perf_counter() - begin)
-    return {method: statistics.median(seconds) for method, seconds in found.items()}
+                seconds.append(time.process_time() - begin)
+            found[method] = max(slowest, statistics.median(seconds))
+    return found
 
 
 def _median(row: dict[str, Any], key: str) -> float:
@@ -128,6 +135,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of each measurement; default: 3")
     parser.add_argument("--skip", nargs="+", default=[], choices=_NAMES[1:], metavar="NAME", help="leave these out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write both tables as markdown")
     args = parser.parse_args(argv)
     if min(args.samples) < 1 or args.repeats < 1:
         parser.error("--samples and --repeats must be 1 or more")
@@ -153,8 +161,13 @@ def main(argv: Sequence[str]) -> int:
         content = {"schema_version": SCHEMA_VERSION, **circumstances(), "model": entry.name, "measurements": rows}
         text = json.dumps({**content, "solve_seconds": solvers}, indent=2, allow_nan=False)
         args.json.write_text(text + "\n", encoding="utf-8")
-    print(table(rows).text(), end="")
-    print(Table(("solver", "ms per tensor"), [[name, f"{1e3 * s:.2f}"] for name, s in solvers.items()]).text(), end="")
+    tables = [
+        table(rows),
+        Table(("solver", "ms per tensor"), [[name, f"{1e3 * s:.2f}"] for name, s in solvers.items()]),
+    ]
+    if args.markdown:
+        args.markdown.write_text("\n".join(shown.markdown() for shown in tables), encoding="utf-8")
+    print("\n".join(shown.text() for shown in tables), end="")
     return 1 if any(row["error"] for row in rows if row["contender"] == OURS) else 0
 
 

@@ -6,15 +6,17 @@ activations and the bins, however many samples there are. Every value counts; no
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Feed, Samples
+from onnxcomp.data import Samples
 from onnxcomp.errors import DataError, ModelError
-from onnxcomp.model import open_session
-from onnxcomp.statistics.tap import tapped
+from onnxcomp.statistics.tap import runs
 from onnxcomp.thresholds import Histogram, Range
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ def collect_histograms(
         model: Not changed.
         samples: What it is run on.
         names: Of float tensors of the main graph.
-        threads: Intra-op threads; 0 is all cores.
+        threads: For running and for counting; 0 is all cores.
         progress: Called with the number of samples done and the total, where that is known.
 
     Raises:
@@ -126,24 +128,20 @@ def collect_histograms(
         KeyError: The graph has no such tensor.
     """
     tallies = {name: Tally() for name in names}
-    inputs = {str(value.name): value.const_value for value in model.graph.inputs}
-    defaults = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None and name in tallies}
-    inner = [name for name in tallies if name not in inputs]
-    session = open_session(tapped(model, inner), threads=threads) if inner else None
 
-    def run(feed: Feed) -> dict[str, np.ndarray]:
-        return {**defaults, **feed, **(session.run(feed, inner) if session else {})}
+    def count(values: dict[str, np.ndarray], index: int, name: str) -> None:
+        try:
+            tallies[name].add(values.pop(name))
+        except ValueError as err:
+            raise ModelError(f"tensor {name} is {err} (NaN) on calibration sample {index}") from err
 
     index = -1
-    for index, values in enumerate(map(run, samples)):
-        for name, tally in tallies.items():
-            try:
-                tally.add(np.asarray(values.pop(name)))
-            except ValueError as err:
-                raise ModelError(f"tensor {name} is {err} (NaN) on calibration sample {index}") from err
-        values.clear()
-        if progress:
-            progress(index + 1, samples.length)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # numpy counts without Python's lock
+        for index, values in enumerate(runs(model, samples, tallies, threads=threads)):
+            for _ in pool.map(partial(count, values, index), tallies):
+                pass
+            if progress:
+                progress(index + 1, samples.length)
     if index < 0:
         raise DataError(f"{samples.description}: no samples to calibrate on")
     return {name: tally.histogram() for name, tally in tallies.items()}

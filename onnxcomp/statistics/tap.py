@@ -35,21 +35,23 @@ def tapped(model: "ir.Model", names: Iterable[str]) -> "ir.Model":
 def runs(
     model: "ir.Model", samples: Samples, names: Iterable[str], *, threads: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Run a model over all samples and yield the named float tensors of each run.
+    """Run a model over all samples and yield the named float tensors of each run, which the caller alone holds.
+
+    The session's threads sleep between the runs: the cores are the caller's then.
 
     Raises:
         ModelError: The model does not run.
         DataError: The samples do not fit.
         KeyError: The graph has no such tensor.
     """
-    wanted = list(names)
+    wanted = list(dict.fromkeys(names))
     inputs = {str(value.name): value.const_value for value in model.graph.inputs}
     defaults = {name: inputs[name].numpy() for name in wanted if inputs.get(name) is not None}  # type: ignore[union-attr]
     inner = [name for name in wanted if name not in inputs]
-    session = open_session(tapped(model, inner), threads=threads) if inner else None
+    session = open_session(tapped(model, inner), threads=threads, spin=False) if inner else None
     for feed in samples:
         found = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
-        yield {name: np.asarray(found[name]) for name in wanted}
+        yield {name: np.asarray(found.pop(name)) for name in wanted}
 
 
 def inner_values(model: "ir.Model") -> "dict[str, ir.Value]":

@@ -21,7 +21,7 @@ from onnxcomp.thresholds.histogram import Array, Grid, Histogram, Range
 __all__ = ["BINS", "kl"]
 
 BINS = 2048
-_BLOCK = 128  # candidates at once: as many as the processor's cache holds
+_Indices = npt.NDArray[np.intp]
 _TINY = np.finfo(np.float64).tiny  # in place of 0 under a logarithm that is multiplied by 0
 
 
@@ -63,25 +63,21 @@ def divergences(bins: Array, levels: int) -> Array:
     outliers = total - below[kept]
     full = last + outliers  # P's last bin
     own = entropy[kept - 1] + full * np.log(np.maximum(full, _TINY))
-    cross = np.concatenate(
-        [
-            _cross(below, used, _edges(len(bins), levels)[start : start + _BLOCK], outliers[start : start + _BLOCK])
-            for start in range(0, len(kept), _BLOCK)
-        ]
-    )
+    starts, ends, groups = _groups(len(bins), levels)
+    sums = below[ends] - below[starts]
+    logs = np.log(np.maximum(sums / np.maximum(used[ends] - used[starts], 1), _TINY))  # of Q, not normalised
+    cross = (sums * logs).take(groups).sum(axis=1) + outliers * logs[groups[:, -1]]
     found = (own - cross) / total + np.log(np.maximum(below[kept], _TINY) / total)
     return np.asarray(np.where(last > 0, found, np.inf), np.float64)
 
 
-def _cross(below: Array, used: Array, edges: npt.NDArray[np.intp], outliers: Array) -> Array:
-    """Return the sums of P log Q, Q not normalised, for some candidates."""
-    sums = np.diff(below.take(edges), axis=1)  # [candidates, levels]
-    mean = sums / np.maximum(np.diff(used.take(edges), axis=1), 1)
-    logs = np.log(np.maximum(mean, _TINY))
-    return np.asarray(np.einsum("ij,ij->i", sums, logs) + outliers * logs[:, -1], np.float64)
-
-
 @cache
-def _edges(bins: int, levels: int) -> npt.NDArray[np.intp]:
+def _groups(bins: int, levels: int) -> tuple[_Indices, _Indices, _Indices]:
+    """Return where groups begin and end, [groups] each, and which are those of each candidate, [candidates, levels].
+
+    Candidates share most of theirs: 256 levels of 2048 bins use 10 thousand groups 459 thousand times.
+    """
     kept = np.arange(levels, bins + 1)[:, None]
-    return np.asarray(np.arange(levels + 1) * kept // levels, np.intp)
+    edges = np.arange(levels + 1) * kept // levels
+    pairs, groups = np.unique(edges[:, :-1] * (bins + 1) + edges[:, 1:], return_inverse=True)
+    return pairs // (bins + 1), pairs % (bins + 1), groups.reshape(len(kept), levels)

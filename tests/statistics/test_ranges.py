@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_samples(parse: Parse, samples: Any) -> None:
                 yield {"x": np.full((100, 100), index % 4, np.float32)}
 
     def peak(count: int) -> int:
-        store = RangeStore(model, Stream([count]))
+        store = RangeStore(model, Stream([count]), threads=1)
         tracemalloc.start()
         store.get(names)
         _, most = tracemalloc.get_traced_memory()

@@ -1,6 +1,7 @@
 """calibration_bench and calibration_methods on a small model."""
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,19 +13,28 @@ RunTool = Callable[..., CompletedProcess[str]]
 
 def test_times_all_contenders(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
     written = tmp_path / "bench.json"
-    skip = ("--skip", "onnxruntime Entropy", "onnxruntime Percentile")
+    skip: tuple[str | Path, ...] = ("--skip", "onnxruntime Entropy")
+    skip += ("--markdown", tmp_path / "bench.md")
     done = run_tool("calibration_bench", zoo / "resnet8", "--samples", 20, "--repeats", 2, *skip, "--json", written)
     assert done.returncode == 0, done.stderr
     document = json.loads(written.read_text(encoding="utf-8"))
-    ours, minmax = document["measurements"]
-    assert (ours["contender"], minmax["contender"]) == ("onnxcomp, all methods", "onnxruntime MinMax")
-    for row in (ours, minmax):
+    rows = document["measurements"]
+    names = ["onnxcomp, all methods", "onnxruntime MinMax", "onnxruntime Percentile"]
+    assert [row["contender"] for row in rows] == names
+    for row in rows:
         assert row["error"] is None
         assert len(row["repeats"]) == 2
         assert row["repeats"][0]["tensors"] > 5
         assert row["repeats"][0]["seconds"] > 0
     assert set(document["solve_seconds"]) == set(METHODS)
-    assert "against MinMax" in done.stdout
+    shown = [line.split("|")[1:-1] for line in (tmp_path / "bench.md").read_text(encoding="utf-8").splitlines()]
+    cells = {
+        line[0].strip(): dict(zip(map(str.strip, shown[0]), map(str.strip, line), strict=True)) for line in shown[2:5]
+    }
+    assert (cells[names[1]]["s / MinMax"], cells[names[2]]["MB / Percentile"]) == ("1.00", "1.00")
+    medians = [statistics.median(repeat["seconds"] for repeat in row["repeats"]) for row in rows]
+    assert cells[names[0]]["s / Percentile"] == f"{medians[0] / medians[2]:.2f}"
+    assert "s / MinMax" in done.stdout
 
 
 def test_scores_a_model_by_method(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
