@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows: what a killed process left behind stays there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_output", "copy_file", "replacing"]
+__all__ = ["check_folder", "check_output", "copy_file", "replacing"]
 
 _TEMPORARY = ".tmp"
 _LONGEST = 100  # characters of the name that go into that of its temporary folder: together at most 255 bytes
@@ -49,6 +49,26 @@ def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> 
             f"cannot write {path}: nothing can be written to its folder: {err.strerror or err}",
             hint="name a file in another folder",
         ) from err
+
+
+def check_folder(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, a folder for outputs that can't be used; it need not exist.
+
+    Raises:
+        OutputError: It can't be made or written to, is no folder, or holds something already.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is no folder", hint="name a new folder, or an empty one")
+        if path.exists() and not overwrite and any(path.iterdir()):
+            raise OutputError(f"the folder {path} is not empty", hint="--overwrite replaces files in it")
+        place = path if path.exists() else path.parent
+        if not place.is_dir():
+            raise OutputError(f"the folder of {path} does not exist", hint=f"mkdir -p {path.parent}")
+        tempfile.TemporaryFile(dir=place).close()
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or err
+        raise OutputError(f"cannot write to the folder {path}: {reason}", hint="name another folder") from err
 
 
 @contextlib.contextmanager

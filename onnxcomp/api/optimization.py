@@ -23,6 +23,7 @@ from onnxcomp.api.common import (
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
 from onnxcomp.facts import is_quantized, opset, parameter_count, unfinite_weights
+from onnxcomp.files import check_folder
 from onnxcomp.model import load, size
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, Written, make_report, now, versions
@@ -89,6 +90,7 @@ def optimize(
     images: ImageOptions | None = None,
     seed: int = 0,
     time_budget: float = 300.0,
+    pareto: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -110,6 +112,8 @@ def optimize(
         images: How the images of a folder become values of the model's input.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the final proof is never cut short.
+        pareto: Folder that gets, as a model and a recipe each, the candidates that no other one equals or beats in
+            size, latency and score at once, those outside the budget too; it may exist.
         progress: Called with the stage and the share done.
 
     Raises:
@@ -133,7 +137,11 @@ def optimize(
         seed=seed,
         time_budget=time_budget,
     )
-    outcome = _search(prepared.model, prepared.work, source=prepared.source, progress=progress)
+    work = prepared.work
+    if pareto is not None:
+        check_folder(Path(pareto), overwrite=True)
+        work = dataclasses.replace(work, pareto=Path(pareto))
+    outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
     found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task.final)]
     if outcome.cut_short:
         found.append("the time budget ended the search early: a longer --time-budget may find more")

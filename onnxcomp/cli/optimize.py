@@ -44,6 +44,12 @@ def command(
         list[options.Technique] | None,
         typer.Option(help="Try this technique alone; repeatable.  [default: all that the data allows]"),
     ] = None,
+    pareto: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for all that nothing beats in size, latency and score at once, each with its recipe."
+        ),
+    ] = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
@@ -72,6 +78,7 @@ def command(
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.customops import custom_operators
+    from onnxcomp.files import check_folder
     from onnxcomp.target import Budget, Technique
     from onnxcomp.usercode import source_file
 
@@ -86,6 +93,9 @@ def command(
     target_path = output or model.parent / f"{model.stem}.opt.onnx"
     read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+
+    if pareto is not None:
+        check_folder(pareto, overwrite=overwrite)
 
     from onnxcomp.api import optimize, plan
     from onnxcomp.recipe import Recipe
@@ -133,6 +143,7 @@ def command(
             images=images,
             seed=seed,
             time_budget=time_budget,
+            pareto=pareto,
             progress=progress,
         )
     written = result.save(target_path)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text, seconds_text
-from onnxcomp.report.parts import evidence_text
+from onnxcomp.report.parts import evidence_text, front_row
 
 __all__ = ["render_markdown"]
 
@@ -23,7 +23,9 @@ def render_markdown(report: Content) -> str:
         "",
         *_table(("candidate", "size", "latency", "score", "agreement", ""), _candidates(report)),
         "",
+        *_front(report),
         *(f"- {_cell(note)}" for note in report.notes),
+        *(f"- nearest: {_cell(near.name)}: {_cell(', '.join(near.misses))}" for near in outcome.nearest),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -58,6 +60,18 @@ def _candidates(report: Content) -> Iterable[tuple[str, ...]]:
             f"{c.quality.agreement:.4f}" if c.quality else "",
             "delivered" if c.name == outcome.winner else _cell(c.rejected or "ranked lower"),
         )
+
+
+def _front(report: Content) -> Iterable[str]:
+    outcome = report.outcome
+    if outcome.front is None:
+        return
+    rows = (
+        (*front_row(one, outcome.original_size), _cell("; ".join(one.missed) or "inside the budget"))
+        for one in outcome.front
+    )
+    yield from _table(("front", "size", "latency", "score", "agreement", ""), rows)
+    yield ""
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterable[str]:

@@ -6,9 +6,9 @@ from onnxcomp.measure import Ratio
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.document import Written
 from onnxcomp.report.figures import bytes_text, seconds_text
-from onnxcomp.search import Evidence
+from onnxcomp.search import Evidence, FrontModel
 
-__all__ = ["evidence_text", "latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
+__all__ = ["evidence_text", "front_row", "latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
 
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
@@ -52,6 +52,13 @@ def latency_row(before: float | None, after: float | None, latency: Ratio | None
 def target_text(target: str, unmeasured: str | None) -> str:
     """Return a target's name and whether it is where times are taken."""
     return f"{target} ({'latency not measured' if unmeasured else 'this machine'})"
+
+
+def front_row(one: FrontModel, original_size: int) -> tuple[str, str, str, str, str]:
+    """Return a model of the front: name of its file, shares of the original's size and time, score, agreement."""
+    score = "-" if one.quality.score is None else f"{one.quality.score:.4f}"
+    latency = "-" if one.latency is None else f"{one.latency.ratio:.3f}"
+    return one.model_file, f"{one.size / original_size:.3f}", latency, score, f"{one.quality.agreement:.4f}"
 
 
 def evidence_text(evidence: Evidence) -> str:

@@ -3,8 +3,17 @@
 from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
-from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import evidence_text, latency_row, pass_lines, size_row, target_text, written_lines
+from onnxcomp.report.figures import bytes_text, count_text, table
+from onnxcomp.report.parts import (
+    evidence_text,
+    front_row,
+    latency_row,
+    pass_lines,
+    size_row,
+    target_text,
+    written_lines,
+)
+from onnxcomp.search import FrontModel
 
 __all__ = ["render_text"]
 
@@ -17,7 +26,11 @@ def render_text(report: Content, *, verbose: bool = False) -> str:
         verbose: Also show what each pass left alone and why.
     """
     lines = [*_head(report), "", *_passes(report, verbose=verbose), "", *_candidates(report), "", *_table(report), ""]
-    lines += [*(f" note    {note}" for note in report.notes), f" result  {_verdict(report)}"]
+    if report.outcome.front is not None:
+        lines += [*_front(report.outcome.front, report.outcome.original_size), ""]
+    lines += [*(f" note    {note}" for note in report.notes)]
+    lines += [*(f" nearest {near.name}: {', '.join(near.misses)}" for near in report.outcome.nearest)]
+    lines += [f" result  {_verdict(report)}"]
     lines += written_lines(report.output)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -65,6 +78,17 @@ def _candidates(report: Content) -> Iterable[str]:
         yield " score and agreement are those on the samples that the search judges by" + (
             f", where the original scores {reference:.4f}" if reference is not None else ""
         )
+
+
+def _front(front: tuple[FrontModel, ...], original_size: int) -> Iterable[str]:
+    if not front:
+        yield " front: the original alone; nothing else is better in size, latency or score"
+        return
+    rows = [("front", "size", "latency", "score", "agreement")]
+    rows += [front_row(one, original_size) for one in front]
+    fates = ["", *("; ".join(one.missed) or "inside the budget" for one in front)]
+    yield from (f"{line}  {fate}" for line, fate in zip(table(rows), fates, strict=True))
+    yield " each is in the folder of the front as a model, and as a recipe that makes it again"
 
 
 def _table(report: Content) -> Iterable[str]:

@@ -4,13 +4,15 @@ from onnxcomp.search.candidates import cleanup, prepared, wanted
 from onnxcomp.search.judge import Judge, Task, hold_out
 from onnxcomp.search.optimize import optimize
 from onnxcomp.search.race import Race, slowness
-from onnxcomp.search.result import CandidateResult, Evidence, Outcome, Quality
+from onnxcomp.search.result import CandidateResult, Evidence, FrontModel, NearMiss, Outcome, Quality
 from onnxcomp.search.work import Progress, Work
 
 __all__ = [
     "CandidateResult",
     "Evidence",
+    "FrontModel",
     "Judge",
+    "NearMiss",
     "Outcome",
     "Progress",
     "Quality",

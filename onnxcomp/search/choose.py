@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from onnxcomp.search.race import NO_SLOWER
-from onnxcomp.search.result import CandidateResult
+from onnxcomp.search.result import CandidateResult, Miss
 from onnxcomp.target import Budget, Goal
 
-__all__ = ["objection", "ranked", "worth_saving"]
+__all__ = ["misses", "objection", "ranked", "worth_saving"]
 
 _LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
 _SIZE_TIE = 0.01
@@ -25,16 +25,11 @@ def objection(
         budget: Bounds on size and latency.
         fallback: Whether being no worse is enough (the cleaned-up model).
     """
-    latency = candidate.latency
-    slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else NO_SLOWER
-    if latency is not None and latency.low > slowest:
-        return f"slower than allowed ({slowest:g} of the original's time)"
-    if budget.max_size is not None and candidate.size > budget.max_size:
-        return f"larger than {budget.max_size} bytes"
-    if candidate.size > original_size:
-        return "larger than the original"
+    if missed := misses(candidate, original_size, budget):
+        return missed[0].text
     if fallback:
         return None
+    latency = candidate.latency
     if goal == "latency" and not (latency is not None and latency.high < _FASTER):
         return f"not clearly faster: its interval does not end below {_FASTER:g}"
     if goal == "size" and not candidate.size < original_size:
@@ -42,6 +37,26 @@ def objection(
     if goal == "balanced" and not _cost(candidate, original_size, goal) < 1:
         return "not better in the product of size and latency"
     return None
+
+
+def misses(candidate: CandidateResult, original_size: int, budget: Budget) -> list[Miss]:
+    """List the bounds on size and latency that a candidate does not keep.
+
+    Args:
+        candidate: Without a latency, where none is measured, its size alone decides.
+        original_size: Bytes of the original.
+        budget: The bounds.
+    """
+    latency, size, found = candidate.latency, candidate.size, []
+    slowest = budget.max_latency_ratio if budget.max_latency_ratio is not None else NO_SLOWER
+    if latency is not None and latency.low > slowest:
+        text = f"slower than allowed: {latency.ratio:.3f} of the original's time, the bound is {slowest:g}"
+        found.append(Miss(text, latency.ratio / slowest - 1))
+    if budget.max_size is not None and size > budget.max_size:
+        found.append(Miss(f"larger than {budget.max_size} bytes: {size}", size / budget.max_size - 1))
+    if size > original_size:
+        found.append(Miss("larger than the original", size / original_size - 1))
+    return found
 
 
 def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal) -> list[CandidateResult]:

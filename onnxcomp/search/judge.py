@@ -1,5 +1,6 @@
 """Judges candidates: their answers on the evaluation samples, against labels and against the original's answers."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,13 +8,14 @@ import numpy as np
 from onnxcomp.data import Samples
 from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval
 from onnxcomp.runtime import Session
-from onnxcomp.search.result import Evidence, Quality
+from onnxcomp.search.result import Evidence, Miss, Quality
 from onnxcomp.search.spool import Spool
 from onnxcomp.target import Budget
 
 __all__ = ["Judge", "Task", "hold_out"]
 
 _DEFAULT_SQNR = 20.0  # dB; without labels, below this answers are a matter of luck
+_POINT = 0.01  # of a score; a bound that is narrower is missed by points, not by shares of it
 _FEWEST_ROWS = 400  # in two halves one answer of 200 is half a point
 _FEWEST_RUNS = 20
 _SEARCHED = 0.5  # share of the rows that the search judges by
@@ -137,17 +139,25 @@ class Judge:
 
     def objection(self, quality: Quality) -> str | None:
         """Say which bound of the budget a candidate misses, or None."""
-        budget = self._budget
+        return next((miss.text for miss in self.misses(quality)), None)
+
+    def misses(self, quality: Quality) -> list[Miss]:
+        """List the bounds of the budget that a candidate does not keep."""
+        budget, found = self._budget, []
         if quality.score is not None and self.original.score is not None:
             drop = self.original.score - quality.score
             if drop > budget.max_drop + 1e-9:  # scores are ratios of counts: their difference is rounded
-                return f"{self._task.metric_name} drops by {drop:.4f}, the budget is {budget.max_drop:g}"
-        if quality.agreement < budget.agreement_bound:
-            return f"agreement with the original {quality.agreement:.4f} is under {budget.agreement_bound:g}"
+                text = f"{self._task.metric_name} drops by {drop:.4f}, the budget is {budget.max_drop:g}"
+                found.append(Miss(text, (drop - budget.max_drop) / max(budget.max_drop, _POINT)))
+        if quality.agreement < (bound := budget.agreement_bound):
+            text = f"agreement with the original {quality.agreement:.4f} is under {bound:g}"
+            found.append(Miss(text, (bound - quality.agreement) / max(1 - bound, _POINT)))
         least = budget.min_sqnr if budget.min_sqnr is not None else None if self._task.metric else _DEFAULT_SQNR
         if least is not None and not quality.sqnr >= least:
-            return f"SQNR {quality.sqnr:.1f} dB is under {least:g} dB"
-        return None
+            text = f"SQNR {quality.sqnr:.1f} dB is under {least:g} dB"
+            short = least - quality.sqnr if math.isfinite(quality.sqnr) else math.inf
+            found.append(Miss(text, short / max(abs(least), 1.0)))
+        return found
 
     def _score(self, outputs: Spool) -> float | None:
         if self._task.metric is None:

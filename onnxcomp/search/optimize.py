@@ -18,14 +18,15 @@ from onnxcomp.facts import all_nodes
 from onnxcomp.measure import Comparison
 from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.passbase import PassContext
-from onnxcomp.pipeline import PassReport, Verifier, run_recipe
+from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built
 from onnxcomp.search.candidates import cleanup, wanted
+from onnxcomp.search.front import explore
 from onnxcomp.search.prove import Proof, Prover
 from onnxcomp.search.race import Race
-from onnxcomp.search.result import CandidateResult, Outcome
+from onnxcomp.search.result import CandidateResult, FrontModel, Miss, NearMiss, Outcome
 from onnxcomp.search.work import Progress, Work
 from onnxcomp.statistics import RangeStore
 
@@ -37,6 +38,7 @@ __all__ = ["optimize"]
 _VERIFY_RUNS = 3
 _NOISE_RUNS = 4, 24  # at least, at most
 _NOISE_NUMBERS = 1000  # that the outputs of these runs should hold together
+_NEAREST = 3  # candidates that are named where nothing keeps the budget
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
 
@@ -77,14 +79,15 @@ class _Optimizer:
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
         ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed, progress=self._calibrating)
         cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=self._cleaning)
-        if work.recipe:
-            work.recipe.check_excluded(self._node_names(cleaned, work.recipe, ctx))
+        recipe = work.recipe and _without_cleanup(work.recipe, cleaned)
+        if recipe:
+            recipe.check_excluded(self._node_names(cleaned, recipe, ctx))
         if work.statistics is not None:
             ctx.ranges = work.statistics.store(cleaned, work.calibration, progress=self._calibrating)
         elif work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
-        first = wanted(work.recipe, calibrated=ctx.ranges is not None, techniques=work.techniques)
+        first = wanted(recipe, calibrated=ctx.ranges is not None, techniques=work.techniques)
         built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
@@ -95,7 +98,10 @@ class _Optimizer:
         self._progress("judge the original", None)
         prover = Prover(self._model, work, self._race, self._progress)
         proof = self._prove(built, prover, builder)
-        return self._outcome(proof, built, prover, timing=timing, reports=reports)
+        front = None
+        if work.pareto is not None:
+            front = explore(built, prover, work, self._race, original_size=self._size, late=self._late)
+        return self._outcome(proof, built, prover, timing=timing, reports=reports, front=front)
 
     def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
         """Return what nodes are called, those first that can be left out: before and after cleanup, and in passes."""
@@ -226,7 +232,10 @@ class _Optimizer:
         *,
         timing: Comparison | None,
         reports: list[PassReport],
+        front: tuple[FrontModel, ...] | None,
     ) -> Outcome:
+        missed = None if proof else self._missed()
+        nearest = self._nearest(built, prover) if missed else ()
         delivered = None if proof is None else proof.candidate.result
         timing = proof.timing if proof else timing
         seconds_of = {t.name: t.median for t in timing.timings} if timing else {}
@@ -244,27 +253,56 @@ class _Optimizer:
             seconds_per_run=seconds_of.get(delivered.name if delivered else "original"),
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
-            missed=None if delivered else self._missed(built),
+            missed=None if missed is None else _told(missed, nearest),
+            nearest=nearest,
+            front=front,
             seconds=time.perf_counter() - self._start,
             cut_short=self._cut_short,
             source=self._source,
         )
 
-    def _missed(self, built: list[Built]) -> str | None:
+    def _missed(self) -> str | None:
         """Say why the original can't be delivered either, where it misses a bound that the user named."""
         budget = self._work.budget
         too_large = budget.max_size is not None and self._size > budget.max_size
         too_slow = budget.max_latency_ratio is not None and budget.max_latency_ratio < 1
         if too_large or too_slow:
-            misses = "; ".join(f"{c.result.name}: {c.result.rejected}" for c in built)
-            return f"no candidate keeps the budget, and the original does not either ({misses})"
+            return "no candidate keeps the budget, and the original does not either"
         return None
+
+    def _nearest(self, built: list[Built], prover: Prover) -> tuple[NearMiss, ...]:
+        """Return the candidates that miss their bounds by least, and what each of them misses."""
+
+        def costs(candidate: Built) -> list[Miss]:
+            return choose.misses(candidate.result, self._size, self._work.budget)
+
+        def excess(missed: list[Miss]) -> float:
+            return max((miss.excess for miss in missed), default=0.0)
+
+        found = []
+        for candidate in sorted(built, key=lambda one: (excess(costs(one)), one.result.size))[:_NEAREST]:
+            quality = prover.final_quality(candidate)
+            missed = [*costs(candidate), *(prover.misses(quality) if quality is not None else ())]
+            missed = missed or [Miss(candidate.result.rejected or "", math.inf)]
+            found.append((excess(missed), NearMiss(candidate.result.name, tuple(miss.text for miss in missed))))
+        return tuple(near for _, near in sorted(found, key=lambda pair: pair[0]))
 
     def _cleaning(self, name: str) -> None:
         self._progress(f"clean up: {name}", None)
 
     def _calibrating(self, done: int, of: int | None) -> None:
         self._progress("calibrate", done / of if of else None)
+
+
+def _without_cleanup(recipe: Recipe, cleaned: "ir.Model") -> Recipe:
+    """Return a recipe without the clean-up that a report's begins with: it has been done."""
+    done = recipe_of(cleaned).steps
+    return Recipe(recipe.steps[len(done) :]) if recipe.steps[: len(done)] == done else recipe
+
+
+def _told(missed: str, nearest: tuple[NearMiss, ...]) -> str:
+    near = "; ".join(f"{one.name}: {', '.join(one.misses)}" for one in nearest)
+    return f"{missed} (nearest: {near})"
 
 
 def _loss(candidate: Built) -> float:

@@ -15,7 +15,7 @@ from onnxcomp.runtime import Session
 from onnxcomp.search.build import Built
 from onnxcomp.search.judge import Judge
 from onnxcomp.search.race import Race, slowness
-from onnxcomp.search.result import Evidence, Quality
+from onnxcomp.search.result import Evidence, Miss, Quality
 from onnxcomp.search.work import Progress, Work
 
 if TYPE_CHECKING:
@@ -79,6 +79,20 @@ class Prover:
             result.rejected = self._searching.objection(result.quality)
         except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             result.rejected = str(err)
+
+    def final_quality(self, candidate: Built) -> Quality | None:
+        """Return a candidate's quality on the samples of the final verdict; None where it fails."""
+        if not self._held_out and candidate.result.quality is not None:
+            return candidate.result.quality
+        self._progress(f"judge {candidate.result.name}", None)
+        try:
+            return self._final.quality(open_session(candidate.model, threads=0))
+        except (MetricError, ModelError):
+            return None
+
+    def misses(self, quality: Quality) -> list[Miss]:
+        """List the bounds on accuracy and fidelity that a quality on the samples of the verdict does not keep."""
+        return self._final.misses(quality)
 
     def prove(self, candidate: Built) -> Proof | None:
         """Save and load back a candidate, judge and time it; its result says why it fails, if it does.

@@ -13,7 +13,7 @@ from onnxcomp.recipe import Recipe
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CandidateResult", "Evidence", "Outcome", "Quality"]
+__all__ = ["CandidateResult", "Evidence", "FrontModel", "Miss", "NearMiss", "Outcome", "Quality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,59 @@ class Quality:
     def loss(self) -> float:
         """How much was lost, to compare candidates by: the score where there is one, else disagreement."""
         return 1 - self.agreement if self.score is None else -self.score
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A bound that a model does not keep.
+
+    Attributes:
+        text: Which, and by how much, in words.
+        excess: By how much, as a share of the bound.
+    """
+
+    text: str
+    excess: float
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A candidate that comes near to the bounds where nothing keeps them all.
+
+    Attributes:
+        name: Of the candidate.
+        misses: What it misses, in words.
+    """
+
+    name: str
+    misses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontModel:
+    """A candidate that no other one equals or beats in size, latency and score at once.
+
+    Attributes:
+        name: Of the candidate.
+        recipe: TOML of what made it from the cleaned-up model.
+        size: Bytes on disk.
+        latency: Time over the original's, timed beside the others of the front; None: not timed.
+        quality: On the samples of the final verdict.
+        missed: Bounds of the budget that it does not keep; empty: it is inside the budget.
+        options: Under which `optimize` delivers it when it is given the recipe; empty: under those of this run.
+        model_file: Name of the model's file in the folder of the front.
+        recipe_file: Name of the recipe's.
+    """
+
+    name: str
+    recipe: str
+    size: int
+    latency: Ratio | None
+    quality: Quality
+    missed: tuple[str, ...]
+    options: str
+    model_file: str
+    recipe_file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +151,8 @@ class Outcome:
         cleanup: What each cleanup pass did.
         candidates: All that were tried.
         missed: Why neither a candidate nor the original keeps a bound that the user named; None: one does.
+        nearest: Candidates that come nearest to the bounds, where one is missed.
+        front: What was written to the folder of the front; None: none was asked for.
         seconds: Wall-clock time of the whole run.
         cut_short: Whether the time budget kept optional steps from being begun or finished.
         source: The file that the original came from.
@@ -117,6 +172,8 @@ class Outcome:
     cleanup: tuple[PassReport, ...]
     candidates: tuple[CandidateResult, ...]
     missed: str | None = None
+    nearest: tuple[NearMiss, ...] = ()
+    front: tuple[FrontModel, ...] | None = None
     seconds: float = 0.0
     cut_short: bool = False
     source: Path | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from onnxcomp.data import Samples
 from onnxcomp.recipe import Recipe
@@ -29,6 +30,7 @@ class Work:
         goal: What is minimised.
         threads: Intra-op threads of the timed sessions.
         timed: Whether times of this machine count: not where the model is to run on another.
+        pareto: Folder that gets the candidates that nothing beats in size, latency and score at once.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the proof is never cut short.
     """
@@ -43,5 +45,6 @@ class Work:
     goal: Goal = "latency"
     threads: int = 1
     timed: bool = True
+    pareto: Path | None = None
     seed: int = 0
     time_budget: float = 300.0

@@ -1,6 +1,7 @@
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxcomp.data import Feed
+from onnxcomp.data import Feed, open_samples
+from onnxcomp.facts import input_specs
 from onnxcomp.model import load, serialized
 from onnxcomp.runtime import Session
 from onnxcomp.statistics import Histogram, Range, RangeStore
 from onnxcomp.statistics.histograms import BINS, Tally, collect_histograms
+from onnxcomp.statistics.tap import float_tensors
 from onnxcomp.thresholds import METHODS, Grid
 
 Parse = Callable[..., onnx.ModelProto]
@@ -231,3 +234,17 @@ def test_memory_does_not_grow_with_samples(parse: Parse, samples: Any) -> None:
 
     peak(1)  # imports and caches
     assert peak(100) < peak(5) + 40_000  # one activation
+
+
+def test_what_is_measured_of_a_tensor_does_not_depend_on_what_else_is_asked_for(
+    data: dict[str, Path], resnet: Path
+) -> None:
+    """Else a recipe alone would give other thresholds than in company, and so another model."""
+    model = load(resnet)
+    found = open_samples(data["calibration"], input_specs(model))
+    names = float_tensors(model)
+    together = collect_histograms(model, found, names)
+    for name in names[::3]:
+        (alone,) = collect_histograms(model, found, [name]).values()
+        assert alone.extremes == together[name].extremes
+        np.testing.assert_array_equal(alone.counts, together[name].counts)
