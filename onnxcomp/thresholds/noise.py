@@ -14,11 +14,11 @@ class Noise:
     """Squared errors of uniform quantizers on one histogram.
 
     With levels q_0 ... q_L that are s apart, midpoints e_j between them and F(e) = sum n (x - e) over the x below e,
-    which is linear between neighbouring x, the error of sending each x to the nearest level is ::
+    which prefix sums tell, the error of sending each x to the nearest level is ::
 
         sum n (x - q)^2 = sum n (x - q_L)^2 + 2 s sum F(e_j)
 
-    (summed by parts). So a range costs one interpolation per level, however many bins there are. A quantizer that is
+    (summed by parts). So a range costs one look-up per level, however many bins there are. A quantizer that is
     finer than the bins costs s^2 / 12 per value inside that is not 0, and what clipping costs.
 
     Args:
@@ -27,14 +27,12 @@ class Noise:
     """
 
     def __init__(self, histogram: Histogram, grid: Grid) -> None:
-        self._points, counts = histogram.points
+        self._points, counts = histogram.centers, histogram.counts
+        self._start, self._width = histogram.start, histogram.width
         self._levels = grid.levels
         powers = [counts * self._points**power for power in range(3)]
-        self._sums = np.concatenate([np.zeros((3, 1)), np.cumsum(powers, axis=1)], axis=1)  # [3, used + 1]
+        self._sums = np.concatenate([np.zeros((3, 1)), np.cumsum(powers, axis=1)], axis=1)  # [3, bins + 1]
         self._zeros = float(counts[self._points == 0].sum())
-        far = 2 * np.abs(self._points).max(initial=1.0)
-        self._knots = np.append(self._points, far)
-        self._below = self._sums[1] - self._knots * self._sums[0]
 
     def of(self, lows: Array, highs: Array, *, rough: bool = False) -> Array:
         """Return the summed squared error of each range; each must hold 0.
@@ -50,11 +48,17 @@ class Noise:
             return self._of_fine(lows, highs, scales)
         zero_points = np.rint(-lows / np.where(scales > 0, scales, 1.0))
         edges = (np.arange(self._levels - 1) + 0.5 - zero_points[:, None]) * scales[:, None]  # [ranges, levels - 1]
-        below = np.interp(edges, self._knots, self._below).sum(axis=1)
+        below = self._below(edges).sum(axis=1)
         count, first, second = self._sums[:, -1]
         last = (self._levels - 1 - zero_points) * scales
         errors = second - 2 * last * first + last**2 * count + 2 * scales * below
         return np.asarray(errors.clip(0.0), np.float64)
+
+    def _below(self, edges: Array) -> Array:
+        """Return F of each edge: all bins before its own count, and its own where its center does."""
+        own = ((edges - self._start) / self._width).clip(0, len(self._points) - 1).astype(np.intp)
+        upto = own + (edges > self._points[own])
+        return np.asarray(self._sums[1][upto] - edges * self._sums[0][upto], np.float64)
 
     def _of_fine(self, lows: Array, highs: Array, scales: Array) -> Array:
         left = np.searchsorted(self._points, lows, "left")

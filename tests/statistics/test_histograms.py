@@ -209,6 +209,15 @@ def test_all_methods_together_cost_one_run(parse: Parse, samples: Any) -> None:
     assert data.readings == 1
 
 
+def test_the_number_of_threads_does_not_matter(parse: Parse, samples: Any) -> None:
+    data = samples(feeds(0, [(300, 300), (7, 5), (0, 4)]))
+    one, many = (collect_histograms(graph(parse), data, ["x", "z", "relu", "same"], threads=n) for n in (1, 4))
+    for name, histogram in one.items():
+        other = many[name]
+        np.testing.assert_array_equal(histogram.counts, other.counts)
+        assert (histogram.start, histogram.extremes, histogram.average) == (other.start, other.extremes, other.average)
+
+
 def test_the_grid_and_the_share_are_handed_on(parse: Parse, samples: Any) -> None:
     store = RangeStore(graph(parse), samples(feeds(0, [(50, 50)] * 3)))
     few = store.clipped(["x"], "mmse", grid=Grid(bits=3, symmetric=True))["x"]
