@@ -162,7 +162,7 @@ def quantize(
     exact = gates.max_latency_ratio
     race = None if unmeasured else Race(loaded, _first(task), threads=threads, seed=seed, progress=show)
     found = _measure(loaded, made.model, task, race, show, exact=exact)
-    seconds = {timing.name: timing.median for timing in found.timing.timings} if found.timing else {}
+    seconds = {timing.name: timing.undisturbed for timing in found.timing.timings} if found.timing else {}
     drop = None
     if found.before.score is not None and found.after.score is not None:
         drop = found.before.score - found.after.score

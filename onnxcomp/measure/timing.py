@@ -42,13 +42,21 @@ _Series = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one contender's runs took, each run counted, disturbed or not."""
+    """What one contender's runs took, in seconds.
+
+    Attributes:
+        name: Of the contender.
+        median: Of all runs, disturbed or not; ``p90`` and ``p99`` too.
+        runs: Their number.
+        undisturbed: Of a run that other programs left alone; ratios compare these times.
+    """
 
     name: str
-    median: float  # seconds per run, as are the percentiles
+    median: float
     p90: float
     p99: float
     runs: int
+    undisturbed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +220,9 @@ class _Run:
     def comparison(self) -> Comparison:
         """Return what is known by now."""
         return Comparison(
-            timings=tuple(_timing(name, np.concatenate(times)) for name, times in self._times.items()),
+            timings=tuple(
+                _timing(name, np.concatenate(times), self._blocks[name]) for name, times in self._times.items()
+            ),
             ratios=self._ratios(),
             rounds=self.rounds,
             seconds=self.elapsed(),
@@ -273,10 +283,10 @@ def _block(function: Callable[[], object], runs: int, clock: _Clock) -> _Series:
     return np.maximum(times, 1.0)
 
 
-def _timing(name: str, times: _Series) -> Timing:
+def _timing(name: str, times: _Series, blocks: list[float]) -> Timing:
     """Summarise all runs of a contender."""
     median, p90, p99 = np.quantile(times, [0.5, 0.9, 0.99]) / _NS
-    return Timing(name, float(median), float(p90), float(p99), times.size)
+    return Timing(name, float(median), float(p90), float(p99), times.size, float(np.median(blocks)) / _NS)
 
 
 @contextmanager

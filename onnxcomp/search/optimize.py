@@ -238,7 +238,7 @@ class _Optimizer:
         nearest = self._nearest(built, prover) if missed else ()
         delivered = None if proof is None else proof.candidate.result
         timing = proof.timing if proof else timing
-        seconds_of = {t.name: t.median for t in timing.timings} if timing else {}
+        seconds_of = {t.name: t.undisturbed for t in timing.timings} if timing else {}
         return Outcome(
             model=proof.model if proof else self._model,
             winner=delivered.name if delivered else None,

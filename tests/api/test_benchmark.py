@@ -35,7 +35,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_times(ratio: float, low: float, high: float, *, settled: bool = True) -> None:
         def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
-            timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10) for name in contenders)
+            timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10, 0.001) for name in contenders)
             ratios = {name: Ratio(ratio, low, high) for name in contenders if name != baseline}
             return Comparison(timings, ratios, rounds=10, seconds=0.1, settled=settled)
 

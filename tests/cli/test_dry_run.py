@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make up times: half of the original's for all candidates."""
 
     def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
-        timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10) for name in contenders)
+        timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10, 0.001) for name in contenders)
         ratios = {name: Ratio(0.5, 0.499, 0.501) for name in contenders if name != baseline}
         return Comparison(timings, ratios, rounds=10, seconds=0.1, settled=True)
 

@@ -94,6 +94,24 @@ def test_percentiles_count_every_run():
     assert timing.runs == 15 * 5
 
 
+def test_what_is_shown_agrees_with_the_ratio_on_a_crowded_machine():
+    """Most runs of the baseline are interrupted: their median would tell of the neighbours alone."""
+    machine = Machine()
+    calls = iter(range(10**9))
+
+    def crowded() -> None:
+        machine.now += MS if next(calls) % 5 < 2 else 20 * MS
+
+    def calm() -> None:
+        machine.now += 0.5 * MS
+
+    result = interleave({"base": crowded, "calm": calm}, baseline="base", seed=0, clock=machine.clock)
+    base, other = result.timings
+    assert base.median == pytest.approx(0.02)
+    assert base.undisturbed == pytest.approx(0.001)
+    assert other.undisturbed / base.undisturbed == pytest.approx(result.ratios["calm"].ratio)
+
+
 def test_blocks_take_about_as_long_for_every_contender():
     result = compare(Machine(), {"base": 4 * MS, "fast": 0.1 * MS})
     base, fast = result.timings

@@ -80,7 +80,8 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 if name != baseline
             }
             timings = [
-                Timing(name, 0.001 * ratio, 0.002, 0.003, 10) for name, ratio in ({baseline: 1.0} | found).items()
+                Timing(name, 0.001 * ratio, 0.002, 0.003, 10, 0.001 * ratio)
+                for name, ratio in ({baseline: 1.0} | found).items()
             ]
             bounds = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name, ratio in found.items()}
             return Comparison(tuple(timings), bounds, rounds=10, seconds=0.1, settled=True)
