@@ -37,6 +37,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",
         "smooth": "onnxcomp.passes.quantize.smooth:Smooth",
+        "split-outliers": "onnxcomp.passes.quantize.split_outliers:SplitOutliers",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
     }

@@ -7,9 +7,7 @@ Each model is cleaned up and quantized by a candidate of `optimize` as it is, no
 each repair before the static quantization (`bias-correct`: after all quantization). STEPS are names of passes joined by
 `+`, each with settings where they differ from the defaults (`equalize:clips=true,absorb=true+smooth`), or a recipe
 file, whose steps are taken; if that has a quantizing pass itself, it is all that is done after the clean-up. `--set`
-changes settings of the static quantization (`--set per_channel=false method=minmax`). `--spread` first plants bad
-ranges: it multiplies the channels between two layers by random factors from 1 / FACTOR to FACTOR, which changes no
-answer.
+changes settings of the static quantization (`--set per_channel=false method=minmax`).
 
 SQNR is that of the worst output in dB, against the original; score and agreement (in percent) are on all evaluation
 samples; size and latency are ratios to INT8 without repair, latencies measured side by side for S seconds per model.

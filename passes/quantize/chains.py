@@ -78,23 +78,23 @@ class Chain:
         readers: The layers, at least one.
         steps: The nodes between.
         tensors: All that hold the channels, the first one first.
-        offsets: Node and input index of each constant that is added to the channels, and where it meets them.
+        operands: Node and input index of each constant that meets the channels, and where it meets them.
         clips: Those of the steps that have an upper bound.
     """
 
     readers: list[Reader] = field(default_factory=list)
     steps: list[ir.Node] = field(default_factory=list)
     tensors: list[ir.Value] = field(default_factory=list)
-    offsets: list[tuple[ir.Node, int, Place]] = field(default_factory=list)
+    operands: list[tuple[ir.Node, int, Place]] = field(default_factory=list)
     clips: list[Clip] = field(default_factory=list)
 
     def offset_edits(self, scale: np.ndarray) -> list[Edit]:
         """Return the constants that are added on the way, divided by a scale per channel."""
         edits = []
-        for node, index, place in self.offsets:
-            array = float_constant(node.inputs[index])
-            assert array is not None
-            edits.append(Edit(node, index, array / place.spread(scale)))
+        for node, index, place in self.operands:
+            array = float_constant(node.inputs[index]) if is_op(node, "Add") else None
+            if array is not None:
+                edits.append(Edit(node, index, array / place.spread(scale)))
         return edits
 
 
@@ -137,8 +137,8 @@ def follow(value: ir.Value, place: Place, channels: int, shapes: Shapes, *, also
                     return f"Clip {node.name} does not reach from 0 up"
                 if high < _NO_BOUND:
                     found.clips.append(Clip(tensor, high, here))
-            if is_op(node, "Add"):
-                found.offsets.append((node, 1 - index, here))
+            if is_op(node, "Add", "Div", "Mul", "PRelu"):
+                found.operands.append((node, 1 - index, here))
             found.steps.append(node)
             queue.append((node.outputs[0], after))
     return found if found.readers else "no layer with constant weights reads it"
