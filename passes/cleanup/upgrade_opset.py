@@ -6,7 +6,8 @@ Before, after::
     opset 13: Softmax(x, axis=1), Squeeze(x, [2])
 
 onnx's own version converter does the work. It is not always right, which is why this is a pass: its result is executed
-and rolled back where the outputs changed. Declines: models with functions of their own.
+and rolled back where the outputs changed. The constants that it makes become initializers, where other passes look.
+Declines: models with functions of their own.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from onnxcomp.errors import RecipeError
 from onnxcomp.facts import opset
 from onnxcomp.model import upgrade_opset
 from onnxcomp.passbase import Pass, PassContext, PassStats
+
+from .constants import LiftConstants
 
 __all__ = ["UpgradeOpset", "UpgradeOpsetConfig"]
 
@@ -48,4 +51,6 @@ class UpgradeOpset(Pass[UpgradeOpsetConfig]):
         """Convert, or do nothing where the opset is new enough."""
         before = opset(model)
         modified = upgrade_opset(model, self.config.minimum)
+        if modified:
+            LiftConstants().run(model, ctx)
         return PassStats(modified=modified, counters={f"opset {before} to {opset(model)}": 1} if modified else {})

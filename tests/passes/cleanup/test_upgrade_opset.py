@@ -1,6 +1,8 @@
 """The opset upgrade: converts, keeps the outputs, does nothing where it need not."""
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
@@ -37,6 +39,16 @@ def test_converts_and_keeps_the_outputs():
     assert stats.modified
     assert opset(model) == 13
     np.testing.assert_allclose(open_session(model).run(feed)["z"], before["z"], rtol=1e-6)
+
+
+def test_attributes_that_become_inputs_become_initializers():
+    text = (
+        '<ir_version: 4, opset_import: ["": 9]> g (float[4] x) => (float[4] y) { y = Clip <min = 0.0, max = 6.0> (x) }'
+    )
+    model = load(onnx.parser.parse_model(text).SerializeToString())
+    assert upgrade(model, 13).modified
+    assert [node.op_type for node in model.graph] == ["Clip"]
+    assert sorted(float(v.const_value.numpy()) for v in model.graph.initializers.values()) == [0.0, 6.0]
 
 
 def test_a_new_enough_model_is_left_alone():
