@@ -40,6 +40,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "split-outliers": "onnxcomp.passes.quantize.split_outliers:SplitOutliers",
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
+        "quantize-weights": "onnxcomp.passes.quantize.weight_only:QuantizeWeights",
     }
 )
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxcomp.thresholds.blocks import clipped_scales
+
 __all__ = ["Affine", "affine", "quantize_weights"]
 
 _SMALLEST_SCALE = 1e-30  # float32: keeps products of two scales away from denormals
@@ -56,6 +58,7 @@ def quantize_weights(
     *,
     axis: int | None,
     bits: int = 8,
+    method: str = "minmax",
     input_scale: float = 1.0,
     bias: npt.NDArray[np.floating] | None = None,
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -67,7 +70,8 @@ def quantize_weights(
     Args:
         weights: Any shape.
         axis: The output-channel axis; None: one scale for all.
-        bits: 7 where the target's 16-bit sums saturate (``Target.reduce_range``), else 8.
+        bits: 2 to 8: 7 where the target's 16-bit sums saturate (``Target.reduce_range``), else 8 as a rule.
+        method: ``minmax``, or ``mmse``: the scale of least squared error, beyond which weights saturate.
         input_scale: Scale of the layer's input.
         bias: [channels], where the layer has one.
 
@@ -83,6 +87,9 @@ def quantize_weights(
     if not np.isfinite(largest).all():
         raise ValueError("weights are not finite")
     scale = largest / levels
+    if method == "mmse" and weights.size:
+        groups = weights.reshape(1, -1) if axis is None else np.moveaxis(weights, axis, 0).reshape(len(scale), -1)
+        scale = clipped_scales(groups, levels=levels).reshape(scale.shape)
     if bias is not None:
         largest_bias = np.abs(bias.astype(np.float64))
         if axis is None:
