@@ -25,7 +25,7 @@ from onnxcomp.passbase import Pass, PassContext, PassStats, Skip, Unit
 from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import constant
 from onnxcomp.target import Target
-from onnxcomp.thresholds import quantize_weights
+from onnxcomp.thresholds import WEIGHT_METHODS, quantize_weights
 
 __all__ = ["QuantizeDynamic", "QuantizeDynamicConfig"]
 
@@ -42,16 +42,22 @@ class QuantizeDynamicConfig:
     Attributes:
         ops: Operator types to rewrite.
         min_elements: Weights with fewer elements stay float: the extra nodes would cost more than they save.
+        per_channel: One weight scale per output column or gate row; else one per weight.
+        weights: How their scales are chosen: ``minmax``, or ``mmse``, which clips for the least squared error.
         exclude: Names of nodes that stay float.
     """
 
     ops: tuple[str, ...] = _OPS
     min_elements: int = 1024
+    per_channel: bool = True
+    weights: str = "minmax"
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.ops) - set(_OPS)):
             raise RecipeError(f"{unknown[0]!r} has no dynamic form", hint=f"of: {', '.join(_OPS)}")
+        if self.weights not in WEIGHT_METHODS:
+            raise RecipeError(f"weights must be one of {', '.join(WEIGHT_METHODS)}, got {self.weights!r}")
         if self.min_elements < 0:
             raise RecipeError(f"min_elements must not be negative, got {self.min_elements}")
 
@@ -84,7 +90,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         name_nodes(model.graph)
         infer_shapes(model)
         bits = 7 if ctx.target.reduce_range else 8
-        writer = _Writer(model.graph, bits)
+        writer = _Writer(model.graph, bits, self.config)
         counters: dict[str, int] = {}
         for node in list(model.graph):
             if not self._applies(node):
@@ -156,9 +162,10 @@ _WHY_NOT: dict[str, Callable[[ir.Node], str | None]] = {
 class _Writer:
     """Replaces nodes of one graph; nodes that read the same tensor share its DynamicQuantizeLinear."""
 
-    def __init__(self, graph: ir.Graph, bits: int) -> None:
+    def __init__(self, graph: ir.Graph, bits: int, config: QuantizeDynamicConfig) -> None:
         self._graph = graph
         self._bits = bits
+        self._config = config
         self._editor = GraphEditor(graph)
         self._quantized: dict[ir.Value, ir.Node] = {}
 
@@ -177,7 +184,13 @@ class _Writer:
     def _weight(self, value: ir.Value | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
         tensor = constant(value)
         assert tensor is not None
-        return quantize_weights(tensor.numpy(), axis=axis, bits=self._bits)
+        return self._rounded(tensor.numpy(), axis)
+
+    def _rounded(self, weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return levels and scales [channels]; equal scales where the weight has one: kernels take either form."""
+        per_channel = axis if self._config.per_channel else None
+        levels, scale = quantize_weights(weight, axis=per_channel, bits=self._bits, method=self._config.weights)
+        return levels, scale if self._config.per_channel else np.full(weight.shape[axis], scale)
 
     def _matmul(self, node: ir.Node) -> list[ir.Node]:
         """MatMul(x [..., K], W [K, N]); Gemm has W [N, K] where transB is set, and a bias [N]."""
@@ -210,7 +223,7 @@ class _Writer:
         for index in (1, 2):
             tensor = constant(inputs[index])
             assert tensor is not None
-            directions = [quantize_weights(w, axis=0, bits=self._bits) for w in tensor.numpy()]
+            directions = [self._rounded(w, 0) for w in tensor.numpy()]
             weight = np.stack([np.ascontiguousarray(w.T) for w, _ in directions])
             scale = np.stack([s for _, s in directions])
             inputs[index] = self._editor.constant(weight)

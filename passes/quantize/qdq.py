@@ -42,6 +42,7 @@ class QdqWriter:
         ranges: By tensor name, for each of ``measured_tensors``.
         target: Integer types.
         per_channel: One scale per output channel of a weight; else one per weight.
+        method: How they are chosen, of ``thresholds.WEIGHT_METHODS``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class QdqWriter:
         target: Target,
         *,
         per_channel: bool,
+        method: str = "minmax",
     ) -> None:
         self._graph = graph
         self._placement = placement
@@ -60,6 +62,7 @@ class QdqWriter:
         self._bits = 7 if target.reduce_range else 8
         self._per_channel = per_channel
         self._quantized_bias = target.quantized_bias
+        self._method = method
         self._quantizers: dict[ir.Value, Affine] = {}
         self._dequantized: dict[ir.Value, ir.Value] = {}
         self._unscaled: dict[ir.Value, ir.Value] = {}  # the tensor that another is a multiple of
@@ -176,7 +179,7 @@ class QdqWriter:
         bias = None if bias_tensor is None else bias_tensor.numpy().astype(np.float32).reshape(-1)
         input_scale = float(self._quantizers[inputs[0]].scale)  # type: ignore[index]
         quantized, scale = quantize_weights(
-            weight.numpy(), axis=axis, bits=self._bits, input_scale=input_scale, bias=bias
+            weight.numpy(), axis=axis, bits=self._bits, method=self._method, input_scale=input_scale, bias=bias
         )
         # onnxruntime fuses Gemm only where the weight's zero point is spelled out
         zero_point = np.zeros(scale.shape, np.int8) if node.op_type == "Gemm" else None

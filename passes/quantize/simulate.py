@@ -40,7 +40,13 @@ def quantizers(placement: Placement) -> set[str]:
 
 
 def simulate(
-    model: ir.Model, placement: Placement, ranges: Mapping[str, Range], target: Target, *, per_channel: bool
+    model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    target: Target,
+    *,
+    per_channel: bool,
+    method: str = "minmax",
 ) -> list[str]:
     """Give a model switchable quantizers; return the tensors that they round, in the order of the switches.
 
@@ -50,20 +56,24 @@ def simulate(
         ranges: By tensor name.
         target: Integer types.
         per_channel: One scale per output channel of a weight.
+        method: How they are chosen, of ``thresholds.WEIGHT_METHODS``.
     """
-    return _Writer(model.graph, ranges, target, per_channel=per_channel).write(placement)
+    return _Writer(model.graph, ranges, target, per_channel=per_channel, method=method).write(placement)
 
 
 class _Writer:
     """Puts a quantizer and its switch behind tensors of one graph."""
 
-    def __init__(self, graph: ir.Graph, ranges: Mapping[str, Range], target: Target, *, per_channel: bool) -> None:
+    def __init__(
+        self, graph: ir.Graph, ranges: Mapping[str, Range], target: Target, *, per_channel: bool, method: str
+    ) -> None:
         self._graph = graph
         self._editor = GraphEditor(graph)
         self._ranges = ranges
         self._dtype, self._symmetric = np.dtype(target.activations), target.symmetric
         self._bits = 7 if target.reduce_range else 8
         self._per_channel = per_channel
+        self._method = method
 
     def write(self, placement: Placement) -> list[str]:
         names = sorted(quantizers(placement))
@@ -85,7 +95,7 @@ class _Writer:
         weight = constant(value)
         assert weight is not None
         axis = scaled_axis(reader) if self._per_channel else None
-        levels, scale = quantize_weights(weight.numpy(), axis=axis, bits=self._bits)
+        levels, scale = quantize_weights(weight.numpy(), axis=axis, bits=self._bits, method=self._method)
         inputs: list[ir.Value | None] = [self._editor.constant(levels), self._editor.constant(scale)]
         return [self._editor.node("DequantizeLinear", inputs, **({} if axis is None else {"axis": axis}))]
 

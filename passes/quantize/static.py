@@ -33,7 +33,7 @@ from onnxcomp.protos import from_proto
 from onnxcomp.runtime import optimized_graph
 from onnxcomp.statistics import Range
 from onnxcomp.target import Role, Target
-from onnxcomp.thresholds import METHODS, Grid
+from onnxcomp.thresholds import METHODS, WEIGHT_METHODS, Grid
 
 __all__ = ["QuantizeStatic", "QuantizeStaticConfig"]
 
@@ -54,6 +54,7 @@ class QuantizeStaticConfig:
         percentile: Percent of the values that the method ``percentile`` keeps.
         anchors: Operator types that are worth integer execution by themselves.
         per_channel: One weight scale per output channel.
+        weights: How their scales are chosen: ``minmax``, or ``mmse``, which clips for the least squared error.
         exclude: Names of nodes that stay float.
     """
 
@@ -61,11 +62,14 @@ class QuantizeStaticConfig:
     percentile: float = 99.99
     anchors: tuple[str, ...] = _ANCHORS
     per_channel: bool = True
+    weights: str = "minmax"
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RecipeError(f"unknown calibration method {self.method!r}", hint=f"one of: {', '.join(METHODS)}")
+        if self.weights not in WEIGHT_METHODS:
+            raise RecipeError(f"weights must be one of {', '.join(WEIGHT_METHODS)}, got {self.weights!r}")
         if not 0 < self.percentile <= 100:
             raise RecipeError(f"percentile must be in (0, 100], got {self.percentile}")
         if unknown := sorted(set(self.anchors) - set(_ANCHORS)):
@@ -133,13 +137,18 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         scratch, work = PassContext(target=ctx.target), base.clone()
         infer_shapes(work)
         whole = placement(work, ())
-        names = simulate(work, whole, settled.ranges, ctx.target, per_channel=self.config.per_channel)
+        names = simulate(work, whole, settled.ranges, ctx.target, **self._weights)
 
         def switches(left_out: Collection[str]) -> dict[str, NDArray[np.bool_]]:
             rounded = quantizers(placement(base, left_out))
             return {SWITCHES: np.array([name in rounded for name in names])}
 
         return Simulation(work, switches)
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        """How weights are rounded."""
+        return {"per_channel": self.config.per_channel, "method": self.config.weights}
 
     def _settle(self, model: ir.Model, ctx: PassContext) -> "_Settled | None":
         """Plan until onnxruntime fuses all of it; None where nothing is left. Nodes of the model have names."""
@@ -162,7 +171,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
                 share = self.config.percentile / 100
                 ranges = ctx.ranges.clipped(tensors, self.config.method, model, grid=grid, share=share)
                 ranges = useful_ranges(work.graph, ranges)
-                QdqWriter(work.graph, placement, ranges, ctx.target, per_channel=self.config.per_channel).write()
+                QdqWriter(work.graph, placement, ranges, ctx.target, **self._weights).write()
                 work.graph.sort()
                 new = _stayed_float(work, promised, ctx.target) if ctx.target.readable else {}
             if not new:

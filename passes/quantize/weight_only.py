@@ -56,7 +56,7 @@ _NODES_BYTES = 250  # that the nodes beside a quantized weight take on disk
 _MEASURED: Mapping[str, Form] = MappingProxyType({"MatMul": "nbits", "Gemm": "nbits"})
 # What runs best, by target and operator; operators without an entry: "fold"; targets without one: "dequantize"
 _FORMS: Mapping[str, Mapping[str, Form]] = MappingProxyType(
-    {"cpu-x86-vnni": _MEASURED, "cpu-x86-avx2": _MEASURED, "cpu-arm": _MEASURED}
+    {"cpu-x86-vnni": _MEASURED, "cpu-x86-avx2": _MEASURED, "cpu-arm": _MEASURED, "cuda": _MEASURED}
 )
 # Inputs that hold weights, by operator
 _OPS: Mapping[str, tuple[int, ...]] = MappingProxyType(
@@ -76,7 +76,7 @@ class QuantizeWeightsConfig:
             blocks of 256, its largest). Where the operator is not a matrix product, the size nearest to it that divides
             the channel.
         symmetric: Whether 0 is the middle level; else each block has a zero point.
-        method: How scales are chosen: ``minmax``, or ``mmse``, which clips for the least squared error.
+        weights: How scales are chosen: ``minmax``, or ``mmse``, which clips for the least squared error.
         form: How weights are written: ``nbits``, ``fold`` or ``dequantize``; ``auto``: what runs best on the target.
         accuracy_level: Of MatMulNBits: 4 rounds activations to int8 inside the kernel, 1 and 0 do not (many times
             slower with 8 bits).
@@ -88,7 +88,7 @@ class QuantizeWeightsConfig:
     bits: int = 8
     block_size: int = 128
     symmetric: bool = False
-    method: str = "mmse"
+    weights: str = "mmse"
     form: Literal["auto", "nbits", "fold", "dequantize"] = "auto"
     accuracy_level: int = 4
     ops: tuple[str, ...] = tuple(_OPS)
@@ -99,7 +99,7 @@ class QuantizeWeightsConfig:
         for name, choices in (
             ("bits", (4, 8)),
             ("block_size", _BLOCK_SIZES),
-            ("method", WEIGHT_METHODS),
+            ("weights", WEIGHT_METHODS),
             ("accuracy_level", _ACCURACY_LEVELS),
         ):
             if (value := getattr(self, name)) not in choices:
@@ -213,7 +213,7 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
 
     def _levels(self, weight: Weight, form: Form) -> Levels:
         config = self.config
-        numbers = Numbers(config.bits, config.block_size, config.symmetric, config.method)
+        numbers = Numbers(config.bits, config.block_size, config.symmetric, config.weights)
         rows, columns = _matrix(weight.readers[0], weight.array.shape)
         return quantized(weight.array, numbers, rows=rows, columns=columns, pad=form == "nbits")
 

@@ -324,3 +324,34 @@ def test_random_networks(parse: Parse, quantize: Any, gaussian: Any, data: st.Da
     assert done.stats.modified == bool(weights)
     assert done.ops["MatMul"] + done.ops["Gemm"] == 0
     assert done.sqnr > 20
+
+
+def test_clipped_weights_lose_less(parse: Parse, quantize: Any) -> None:
+    """One scale for a matrix with a few outliers; the rounding of activations is the same."""
+    weight = np.random.default_rng(0).laplace(size=(512, 32)).astype(np.float32)
+    weight[::64] *= 8
+    proto = parse(dense("y = MatMul(x, w)", shape="N, 512"), {"w": weight / 30})
+    configs = [QuantizeDynamicConfig(weights=method, per_channel=False) for method in ("minmax", "mmse")]
+    feeds = [{"x": np.random.default_rng(1).normal(size=(512, 512)).astype(np.float32)}]
+    plain, clipped = (quantize(QuantizeDynamic(config), proto, feeds) for config in configs)
+    clipped.check()
+    assert INTEGER & set(clipped.fused)
+    assert clipped.sqnr > plain.sqnr
+
+
+def test_one_scale_per_weight(parse: Parse, quantize: Any, gaussian: Any) -> None:
+    """Channels of different sizes want scales of their own: LSTM, table and product take either."""
+    sizes = np.geomspace(0.05, 1, 64, dtype=np.float32)
+    lstm = LSTM.format(d=1, a="", more="")
+    rows = {"w": gaussian(1, 64, 24, fan_in=24) * sizes[:, None], "r": gaussian(1, 64, 16, fan_in=16)}
+    tables = {"table": gaussian(40, 64) * sizes}
+    for proto in (parse(lstm, rows), parse("g (int64[N] i) => (float[N, 64] y) { y = Gather(table, i) }", tables)):
+        configs = [QuantizeDynamicConfig(per_channel=per_channel) for per_channel in (True, False)]
+        fine, coarse = (quantize(QuantizeDynamic(config), proto) for config in configs)
+        coarse.check()
+        assert fine.sqnr > coarse.sqnr > 20
+
+
+def test_unknown_method_of_weights() -> None:
+    with pytest.raises(RecipeError, match="weights"):
+        QuantizeDynamicConfig(weights="kl")

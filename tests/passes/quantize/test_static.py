@@ -506,3 +506,28 @@ def test_hard_swish_runs_in_two_integer_operators(parse: Parse, gaussian: Any, s
     assert not {"Mul", "Clip", "HardSwish", "HardSigmoid"} & set(fused)
     found = [open_session(model).run(feed)["y"] for feed in feeds]
     assert sqnr(np.stack(expected), np.stack(found)) > LEAST_SQNR
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_clipped_weights_lose_less_and_are_simulated_so(parse: Parse, quantize: Any, per_channel: bool) -> None:
+    weight = np.random.default_rng(0).laplace(size=(16, 64, 3, 3)).astype(np.float32)
+    weight[:, ::16] *= 6
+    text = "g (float[1, 64, 6, 6] x) => (float[1, 16, 4, 4] y) { y = Conv(x, w) }"
+    proto = parse(text, {"w": weight / 30})
+    passes = [
+        QuantizeStatic(QuantizeStaticConfig(weights=method, per_channel=per_channel)) for method in ("minmax", "mmse")
+    ]
+    plain, clipped = (quantize(work, proto) for work in passes)
+    clipped.check()
+    assert clipped.fused["QLinearConv"] == 1
+    assert clipped.sqnr > plain.sqnr
+    simulation = passes[1].simulate(clipped.before, clipped.ctx)
+    assert simulation is not None
+    feed = clipped.feeds[0]
+    simulated = open_session(simulation.model).run({**feed, **simulation.switches(())})["y"]
+    np.testing.assert_allclose(simulated, open_session(clipped.after).run(feed)["y"], atol=1e-2)
+
+
+def test_unknown_method_of_weights() -> None:
+    with pytest.raises(RecipeError, match="weights"):
+        QuantizeStaticConfig(weights="kl")

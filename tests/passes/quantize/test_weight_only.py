@@ -95,7 +95,7 @@ def test_every_form(parse: Parse, gaussian: Any, quantize: Any, name: str, setti
 @pytest.mark.parametrize("name", ["matmul", "gemm, transposed", "conv", "table", "two-way lstm", "transposed conv"])
 def test_the_weight_is_within_half_a_step(parse: Parse, gaussian: Any, quantize: Any, name: str) -> None:
     """What onnxruntime makes of the levels is the weight, to half a step of the widest channel."""
-    work = rewrite(method="minmax", symmetric=True, block_size=0, form="fold", ops=(MODELS_OP[name],))
+    work = rewrite(weights="minmax", symmetric=True, block_size=0, form="fold", ops=(MODELS_OP[name],))
     done = quantize(work, model(parse, gaussian, name))
     weight = next(array for array in weights_after_folding(done.after, MODELS_OP[name]))
     wanted = done.before.graph.initializers["w"].const_value.numpy()
@@ -127,7 +127,7 @@ def weights_after_folding(after: ir.Model, op_type: str) -> list[np.ndarray]:
 def test_a_small_block_is_better_and_mmse_is_better(parse: Parse, gaussian: Any, quantize: Any) -> None:
     proto = model(parse, gaussian, "gemm")
     measured = {
-        (block, method): quantize(rewrite(bits=4, block_size=block, method=method, accuracy_level=1), proto).sqnr
+        (block, method): quantize(rewrite(bits=4, block_size=block, weights=method, accuracy_level=1), proto).sqnr
         for block in (0, 16)
         for method in ("minmax", "mmse")
     }
@@ -283,7 +283,14 @@ def test_a_second_run_finds_nothing(parse: Parse, gaussian: Any, quantize: Any, 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"bits": 3}, {"block_size": 48}, {"method": "kl"}, {"accuracy_level": 2}, {"ops": ("Add",)}, {"min_elements": -1}],
+    [
+        {"bits": 3},
+        {"block_size": 48},
+        {"weights": "kl"},
+        {"accuracy_level": 2},
+        {"ops": ("Add",)},
+        {"min_elements": -1},
+    ],
 )
 def test_wrong_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
