@@ -29,8 +29,13 @@ class Mode:
     front: tuple[Step, ...] = ()
     ops: str = "ops"
 
-    def step(self, *, method: str | None, per_tensor: bool, ops: Sequence[str] | None, exclude: Sequence[str]) -> Step:
-        """Return the quantizing step with the settings that were asked for; None and nothing mean its default.
+    def step(self, options: Mapping[str, Any], *, ops: Sequence[str] | None, exclude: Sequence[str]) -> Step:
+        """Return the quantizing step with the settings that were asked for.
+
+        Args:
+            options: By the name of the command-line option; None and False mean the pass's default.
+            ops: Operator types; None or nothing: all that the pass knows.
+            exclude: Names of nodes.
 
         Raises:
             UsageError: The mode has no such setting, or names are given as one text.
@@ -38,24 +43,26 @@ class Mode:
         """
         if isinstance(ops, str) or isinstance(exclude, str):
             raise UsageError("ops and exclude are lists of names, not one text", hint="pass ['name']")
-        wanted = {
-            "method": ("method", method),
-            "per-tensor": ("per_channel", False if per_tensor else None),
-            "ops": (self.ops, list(ops) if ops else None),
-            "exclude": ("exclude", list(exclude) or None),
-        }
         known = {field.name for field in dataclasses.fields(registry.pass_class(self.work).Config)}
         settings: dict[str, Any] = {}
-        for option, (setting, value) in wanted.items():
-            if value is None:
+        for option, value in {**options, "ops": list(ops or ()), "exclude": list(exclude)}.items():
+            setting = {"per-tensor": "per_channel", "ops": self.ops}.get(option, option.replace("-", "_"))
+            if value is None or value is False or value == []:
                 continue
             if setting not in known:
                 raise UsageError(f"mode {self.name} has no --{option}", hint=f"onnxcomp passes {self.work}")
-            settings[setting] = value
+            settings[setting] = value if option != "per-tensor" else False
         step = Step(self.work, settings)
         step.make()
         return step
 
+    def in_front(self, step: Step) -> tuple[Step, ...]:
+        """Return the exact steps that a quantizing step needs before it."""
+        new_types = step.settings.get("bits") == 4 or step.settings.get("form") == "dequantize"
+        return (*self.front, *([_NEW_TYPES] if new_types else []))
+
+
+_NEW_TYPES = Step("upgrade-opset", {"minimum": 21})  # 4-bit integers, and scales of blocks
 
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
@@ -63,6 +70,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         for mode in (
             Mode("static", "quantize-static", (Step("upgrade-opset", {"minimum": 13}),), ops="anchors"),
             Mode("dynamic", "quantize-dynamic", (Step("upgrade-opset", {"minimum": 11}),)),
+            Mode("weight-only", "quantize-weights"),
         )
     }
 )

@@ -80,6 +80,11 @@ def quantize(
     metric: str | None = None,
     method: str | None = None,
     per_tensor: bool = False,
+    weights: str | None = None,
+    bits: int | None = None,
+    block_size: int | None = None,
+    symmetric: bool = False,
+    form: str | None = None,
     ops: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     target: str = "auto",
@@ -96,13 +101,18 @@ def quantize(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        mode: ``static`` (needs calibration or statistics) or ``dynamic``.
+        mode: ``static`` (needs calibration or statistics), ``dynamic`` or ``weight-only``.
         calibration: Samples for activation ranges.
         statistics: What `calibrate` measured, as a value or as its file: then no sample is run to find ranges.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
         method: How ranges become thresholds, of ``onnxcomp.thresholds.METHODS``; None: the pass's default.
         per_tensor: One scale per weight instead of one per output channel.
+        weights: How scales of weights are chosen: ``minmax`` or ``mmse``; None: the pass's default.
+        bits: Of a weight, 8 or 4 (weight-only); None: 8.
+        block_size: Weights that share a scale: 16, 32, 64, 128, or 0 for a channel (weight-only); None: 128.
+        symmetric: No zero points beside the scales (weight-only).
+        form: How weights are written: ``auto``, ``nbits``, ``fold`` or ``dequantize`` (weight-only).
         ops: Operator types to quantize; None: all that the mode knows.
         exclude: Names of nodes that stay float.
         target: Where the model will run; ``auto`` is this machine. The latency of another is not measured.
@@ -123,7 +133,19 @@ def quantize(
     start = time.perf_counter()
     show = progress or _silent
     chosen, where, gates = get_mode(mode), get_target(target), gates or Gates()
-    step = chosen.step(method=method, per_tensor=per_tensor, ops=ops, exclude=exclude)
+    step = chosen.step(
+        {
+            "method": method,
+            "per-tensor": per_tensor,
+            "weights": weights,
+            "bits": bits,
+            "block-size": block_size,
+            "symmetric": symmetric,
+            "form": form,
+        },
+        ops=ops,
+        exclude=exclude,
+    )
     check_threads(threads)
     check_metric(metric)
     unmeasured = _why_no_latency(where, bench=bench)
@@ -241,7 +263,7 @@ def _make(
     cleaned, clean_up = run_recipe(
         model, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None)
     )
-    base, in_front = run_recipe(cleaned, Recipe(mode.front), ctx, verifier)
+    base, in_front = run_recipe(cleaned, Recipe(mode.in_front(step)), ctx, verifier)
     units = Step(step.name).make().units(base, ctx)
     ctx.skipped.clear()
     Recipe((step,)).check_excluded(

@@ -15,13 +15,17 @@ onnxcomp quantize model.onnx --mode static --calibration calib.npz --eval eval.n
 
 onnxcomp quantize model.onnx --mode dynamic --min-sqnr 25 --max-latency-ratio 0.8
 
+onnxcomp quantize model.onnx --mode weight-only --bits 4 --block-size 32 --eval eval.npz
+
 onnxcomp quantize model.onnx --mode static --calibration calib/ --method percentile --exclude Conv_0 -o small.onnx
 """
 
 
 def command(
     model: options.Model,
-    mode: Annotated[str, typer.Option(help="static (needs calibration or statistics) or dynamic.", show_default=False)],
+    mode: Annotated[
+        str, typer.Option(help="static (needs calibration or statistics), dynamic or weight-only.", show_default=False)
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.quantized.onnx]")
     ] = None,
@@ -38,6 +42,24 @@ def command(
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One scale per weight, not one per output channel.")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Scales of weights: minmax, or mmse, of least error.  [default: mmse if weight-only, else minmax]"
+        ),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Of a weight, 8 or 4 (weight-only).  [default: 8]")] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(help="Weights that share a scale: 16, 32, 64, 128; 0: a channel (weight-only).  [default: 128]"),
+    ] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="No zero points beside the scales (weight-only).")
+    ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(help="How weights are written: auto, nbits, fold, dequantize (weight-only).  [default: auto]"),
+    ] = None,
     ops: Annotated[
         str | None,
         typer.Option(help="Operator types to quantize, as in Conv,MatMul.  [default: all it can]"),
@@ -107,6 +129,11 @@ def command(
             metric=metric,
             method=method,
             per_tensor=per_tensor,
+            weights=weights,
+            bits=bits,
+            block_size=block_size,
+            symmetric=symmetric,
+            form=form,
             ops=ops.split(",") if ops else None,
             exclude=exclude or (),
             target=target,

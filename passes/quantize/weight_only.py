@@ -46,7 +46,8 @@ __all__ = ["QuantizeWeights", "QuantizeWeightsConfig"]
 Form = Literal["nbits", "fold", "dequantize"]
 _BLOCK_SIZES = (0, 16, 32, 64, 128)
 _ACCURACY_LEVELS = (0, 1, 4)
-_INT4_OPSET = 21  # 4-bit types, and DequantizeLinear's block_size
+_INT4_OPSET = 21  # 4-bit types
+_BLOCKS_OPSET = 21  # DequantizeLinear's block_size
 _INT4_IR = 10
 _AXIS_OPSET = 13  # DequantizeLinear's axis
 _MOST_OF_ITS_SIZE = 0.75  # a weight that keeps more than that is left alone
@@ -74,7 +75,7 @@ class QuantizeWeightsConfig:
         bits: Of a weight: 8 or 4.
         block_size: Weights along a channel that share a scale: 16, 32, 64 or 128; 0: a channel has one (MatMulNBits:
             blocks of 256, its largest). Where the operator is not a matrix product, the size nearest to it that divides
-            the channel.
+            the channel. DequantizeLinear below opset 21: 0.
         symmetric: Whether 0 is the middle level; else each block has a zero point.
         weights: How scales are chosen: ``minmax``, or ``mmse``, which clips for the least squared error.
         form: How weights are written: ``nbits``, ``fold`` or ``dequantize``; ``auto``: what runs best on the target.
@@ -147,10 +148,11 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
         if not weights:
             return None
         readers = [{str(node.name) for node in weight.readers} for weight in weights]
+        version = opset(work)
         switches = ir.val(SWITCHES, dtype=ir.DataType.BOOL, shape=[len(weights)])
         work.graph.inputs.append(switches)
         for index, weight in enumerate(weights):
-            rounded = editor.constant(self._levels(weight, self._form(weight, ctx)).dequantized)
+            rounded = editor.constant(self._levels(weight, self._form(weight, ctx), version).dequantized)
             pick = editor.node("Gather", [switches, editor.constant(np.int64(index))])
             kept = editor.constant(weight.array)
             chosen = editor.node("Where", [pick.outputs[0], rounded, kept])
@@ -183,21 +185,19 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
         if weight.array.size < self.config.min_elements:
             return "the weight is too small to pay"
         form = self._form(weight, ctx)
-        needed = _INT4_OPSET if self.config.bits == 4 else 1
-        if form == "dequantize":
-            needed = max(needed, _INT4_OPSET if self.config.block_size else _AXIS_OPSET)
+        needed = _INT4_OPSET if self.config.bits == 4 else _AXIS_OPSET if form == "dequantize" else 1
         if form != "nbits" and version < needed:
-            return f"opset {version} has no such DequantizeLinear: run upgrade-opset to {needed} first"
-        if self._bytes(weight, form) > _MOST_OF_ITS_SIZE * weight.array.nbytes:
+            return f"opset {version} can't express it: run upgrade-opset to {needed} first"
+        if self._bytes(weight, form, version) > _MOST_OF_ITS_SIZE * weight.array.nbytes:
             return "its scales would take too much of what its levels save"
         return None
 
-    def _bytes(self, weight: Weight, form: Form) -> float:
+    def _bytes(self, weight: Weight, form: Form, version: int) -> float:
         """Return about what a quantized weight takes on disk."""
         rows, columns = _matrix(weight.readers[0], weight.array.shape)
         channels = weight.array.size // rows if columns else rows
         elements = weight.array.size // channels
-        block = block_size(elements, self.config.block_size, pad=form == "nbits")
+        block = block_size(elements, self._block_size(form, version), pad=form == "nbits")
         blocks = channels * -(-elements // block)
         return blocks * (block * self.config.bits / 8 + _SCALE_BYTES) + _NODES_BYTES
 
@@ -211,9 +211,12 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
         wanted = {(forms or _MEASURED).get(node.op_type, otherwise) for node in weight.readers}
         return "nbits" if wanted == {"nbits"} and all(map(_is_product, weight.readers)) else otherwise
 
-    def _levels(self, weight: Weight, form: Form) -> Levels:
+    def _block_size(self, form: Form, version: int) -> int:
+        return 0 if form == "dequantize" and version < _BLOCKS_OPSET else self.config.block_size
+
+    def _levels(self, weight: Weight, form: Form, version: int) -> Levels:
         config = self.config
-        numbers = Numbers(config.bits, config.block_size, config.symmetric, config.weights)
+        numbers = Numbers(config.bits, self._block_size(form, version), config.symmetric, config.weights)
         rows, columns = _matrix(weight.readers[0], weight.array.shape)
         return quantized(weight.array, numbers, rows=rows, columns=columns, pad=form == "nbits")
 
@@ -225,7 +228,7 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
         if self.config.bits < 8:
             model.ir_version = max(model.ir_version, _INT4_IR)
         writers = {"fold": fold, "dequantize": dequantize}
-        replace_weight(model, weight.value, writers[form](editor, self._levels(weight, form)))
+        replace_weight(model, weight.value, writers[form](editor, self._levels(weight, form, opset(model))))
 
     def _multiply(self, editor: GraphEditor, weight: Weight) -> None:
         """Give every reader of a weight the kernel that reads its levels."""
@@ -233,7 +236,7 @@ class QuantizeWeights(Pass[QuantizeWeightsConfig]):
             readers = [node for node in weight.readers if _matrix(node, weight.array.shape)[1] is columns]
             if not readers:
                 continue
-            levels = self._levels(Weight(weight.value, weight.tensor, readers), "nbits")
+            levels = self._levels(Weight(weight.value, weight.tensor, readers), "nbits", 0)
             for node in readers:
                 assert node.inputs[0] is not None
                 product = matmul_nbits(editor, node.inputs[0], levels, self.config.accuracy_level)

@@ -61,6 +61,20 @@ def test_dynamic_needs_no_data(dense: Path) -> None:
     assert "made-up" in " ".join(result.report.notes)
 
 
+@pytest.mark.parametrize(("bits", "share"), [(8, 0.32), (4, 0.22)])
+def test_weight_only(data: dict[str, Path], resnet: Path, bits: int, share: float) -> None:
+    result = onnxcomp.quantize(resnet, mode="weight-only", bits=bits, block_size=32, eval=data["eval"])
+    assert result.report.size < share * result.report.original_size
+    assert result.report.quality.sqnr > {8: 30, 4: 8}[bits]
+    assert result.report.settings == {"bits": bits, "block_size": 32}
+    other = {"method": "kl", "weights": "kl", "bits": 5, "block_size": 7, "form": "other"}
+    for name, value in other.items():
+        with pytest.raises(UsageError):
+            onnxcomp.quantize(resnet, mode="weight-only", **{name: value})
+    with pytest.raises(UsageError, match="has no --bits"):
+        onnxcomp.quantize(resnet, mode="dynamic", bits=4)
+
+
 def test_the_report_as_text_and_json(data: dict[str, Path], resnet: Path) -> None:
     report = onnxcomp.quantize(resnet, mode="static", method="percentile", **data).report
     document = json.loads(report.to_json())

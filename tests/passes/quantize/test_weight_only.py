@@ -211,6 +211,19 @@ def test_float16_weights(parse: Parse, gaussian: Any, quantize: Any, name: str) 
     assert done.sqnr > 34
 
 
+@pytest.mark.parametrize("name", ["matmul", "conv", "two-way lstm", "table"])
+def test_for_runtimes_that_know_the_standard_alone(parse: Parse, gaussian: Any, quantize: Any, name: str) -> None:
+    """Below opset 21 a DequantizeLinear has no blocks: one scale per channel then."""
+    for opset in (17, 21):
+        done = quantize(rewrite(block_size=32), model(parse, gaussian, name, opset=opset), target="portable")
+        done.check()
+        assert done.ops["DequantizeLinear"]
+        assert {node.domain for node in done.after.graph} == {""}
+        blocks = {n.attributes.get_int("block_size", 0) for n in done.after.graph if n.op_type == "DequantizeLinear"}
+        assert any(blocks) is (opset == 21)
+        assert done.sqnr > 36
+
+
 def test_units_are_what_exclude_takes(parse: Parse, gaussian: Any, quantize: Any) -> None:
     text = """g (float[5, 2, 24] x) => (float[10, 32] z) { y = LSTM <hidden_size = 16> (x, w, r) s = Reshape(y, t)
         a = MatMul(s, m) z = MatMul(a, m2) }"""
