@@ -123,7 +123,7 @@ def test_a_name_that_no_node_has(data: dict[str, Path], resnet: Path) -> None:
         ({"mode": "magic"}, "unknown mode 'magic'"),
         ({"mode": "static"}, "calibration"),
         ({"mode": "dynamic", "method": "mmse"}, "no --method"),
-        ({"mode": "dynamic", "per_tensor": True}, "no --per-tensor"),
+        ({"mode": "weight-only", "per_tensor": True}, "no --per-tensor"),
         ({"mode": "dynamic", "ops": ["Conv"]}, "Conv"),
         ({"mode": "dynamic", "ops": "MatMul"}, "lists of names"),
         ({"mode": "static", "synthetic_calibration": True, "method": "guess"}, "guess"),

@@ -215,7 +215,7 @@ def test_float16_weights(parse: Parse, gaussian: Any, quantize: Any, name: str) 
 def test_for_runtimes_that_know_the_standard_alone(parse: Parse, gaussian: Any, quantize: Any, name: str) -> None:
     """Below opset 21 a DequantizeLinear has no blocks: one scale per channel then."""
     for opset in (17, 21):
-        done = quantize(rewrite(block_size=32), model(parse, gaussian, name, opset=opset), target="portable")
+        done = quantize(rewrite(block_size=16), model(parse, gaussian, name, opset=opset), target="portable")
         done.check()
         assert done.ops["DequantizeLinear"]
         assert {node.domain for node in done.after.graph} == {""}
