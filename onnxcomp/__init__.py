@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         inspect,
         optimize,
         quantize,
+        sensitivity,
     )
     from onnxcomp.customops import custom_operators
     from onnxcomp.data import ImageOptions
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import BenchReport, CalibrateReport, CompareReport, QuantizeReport, Report
+    from onnxcomp.report import BenchReport, CalibrateReport, CompareReport, QuantizeReport, Report, SensitivityReport
     from onnxcomp.statistics import Statistics
     from onnxcomp.target import Budget, Gates
 
@@ -67,6 +68,7 @@ _PLACES = {
     "RecipeError": "onnxcomp.errors",
     "Report": "onnxcomp.report",
     "Result": "onnxcomp.api",
+    "SensitivityReport": "onnxcomp.report",
     "Statistics": "onnxcomp.statistics",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
@@ -77,6 +79,7 @@ _PLACES = {
     "inspect": "onnxcomp.api",
     "optimize": "onnxcomp.api",
     "quantize": "onnxcomp.api",
+    "sensitivity": "onnxcomp.api",
 }
 
 __all__ = [
@@ -101,6 +104,7 @@ __all__ = [
     "RecipeError",
     "Report",
     "Result",
+    "SensitivityReport",
     "Statistics",
     "UsageError",
     "__version__",
@@ -112,6 +116,7 @@ __all__ = [
     "inspect",
     "optimize",
     "quantize",
+    "sensitivity",
 ]
 
 

@@ -32,7 +32,6 @@ __all__ = [
     "is_one_file",
     "load",
     "materialized",
-    "node_times",
     "open_session",
     "read",
     "save",
@@ -144,27 +143,6 @@ def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True, 
     """
     with materialized(model) as source:
         return Session(source, threads=threads, optimize=optimize, spin=spin)
-
-
-def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1) -> dict[str, float]:
-    """Return the median seconds that onnxruntime spends on each node of the main graph, by name.
-
-    A node fused into its neighbour counts with it; nodes that can't be told from the profile are left out.
-
-    Raises:
-        ModelError: onnxruntime refuses the model.
-    """
-    with materialized(model) as source:
-        profile = runtime.node_times(source, feed, threads=threads)
-    found = {}
-    for node in model.graph:
-        names = [node.name, *(output.name for output in node.outputs)]
-        for output in node.outputs:
-            names += [value.name for user in output.consumers() for value in user.outputs]
-        known = [profile[name] for name in names if name in profile]
-        if known:
-            found[str(node.name)] = known[0]
-    return found
 
 
 def executions(model: "ir.Model", feed: Feed) -> list[Execution]:

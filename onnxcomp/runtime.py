@@ -155,8 +155,8 @@ def optimized_graph(model: bytes | Path, *, int8: bool = False) -> bytes:
 
 def node_times(
     model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int = 1, runs: int = 20
-) -> dict[str, float]:
-    """Return the median seconds that each node takes, by the name of the node or of a tensor that it makes.
+) -> dict[tuple[str, str], float]:
+    """Return the median seconds of each kernel, by its name (a node's, or of a tensor that it makes) and its type.
 
     onnxruntime renames what it rewrites: a layout-changed node is called after its output, a fused integer node after
     the float node with a mark behind; both marks are taken off.
@@ -164,11 +164,11 @@ def node_times(
     Raises:
         ModelError: onnxruntime refuses the model.
     """
-    durations: dict[str, list[float]] = {}
+    durations: dict[tuple[str, str], list[float]] = {}
     for event in _profile(model, feed, threads=threads, runs=runs):
         plain = _MARKS.sub("", event["name"].removesuffix(_KERNEL))
-        durations.setdefault(plain, []).append(event["dur"] / 1e6)
-    return {name: float(np.median(values)) for name, values in durations.items()}
+        durations.setdefault((plain, event["args"]["op_name"]), []).append(event["dur"] / 1e6)
+    return {kernel: float(np.median(values)) for kernel, values in durations.items()}
 
 
 def operator_times(

@@ -1,5 +1,6 @@
-"""The tutorial as a reader would follow it: every block in order, in one folder."""
+"""Documents as a reader would follow them: every block in order, in one folder."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,8 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(console|python)(?: (\S+))?\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(console|python)(?: (\S+))?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -27,21 +27,36 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.xdist_group("tutorial")
-def test_every_block_works_in_order(tmp_path: Path) -> None:
-    (tmp_path / "sample_models").symlink_to(ROOT / "sample_models")
-    assert len(BLOCKS) >= 10
-    for language, mark, text in BLOCKS:
+def follow(text: str, folder: Path) -> int:
+    """Do what the blocks of a document say; return how many there are."""
+    (folder / "sample_models").symlink_to(ROOT / "sample_models")
+    blocks = BLOCK.findall(text)
+    for language, mark, code in blocks:
         if mark.startswith("file="):
-            (tmp_path / mark.removeprefix("file=")).write_text(text, encoding="utf-8")
+            (folder / mark.removeprefix("file=")).write_text(code, encoding="utf-8")
             continue
         expected = int(mark.removeprefix("exit=") or 0)
         if language == "python":
-            (tmp_path / "block.py").write_text(text, encoding="utf-8")
+            (folder / "block.py").write_text(code, encoding="utf-8")
             commands = ["python block.py"]
         else:
-            commands = [line.removeprefix("$ ") for line in text.splitlines()]
+            commands = [line.removeprefix("$ ") for line in code.splitlines()]
         for command in commands:
-            done = run(command, tmp_path)
+            done = run(command, folder)
             assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
+    return len(blocks)
+
+
+@pytest.mark.xdist_group("tutorial")
+def test_every_block_of_the_tutorial_works_in_order(tmp_path: Path) -> None:
+    assert follow((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), tmp_path) >= 10
     assert {"bare.onnx", "small.onnx", "lenet5.onnx", "from_python.onnx"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.xdist_group("tutorial")
+def test_what_to_exclude_is_found_and_used(tmp_path: Path) -> None:
+    _, _, section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").partition("## What to exclude\n")
+    assert follow(section.partition("\n## ")[0], tmp_path) == 3
+    found = json.loads((tmp_path / "sensitivity.json").read_text(encoding="utf-8"))
+    assert found["exclude"]
+    assert (tmp_path / "resnet8.opt.onnx").stat().st_size < found["original_size"]

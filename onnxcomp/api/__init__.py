@@ -7,6 +7,7 @@ from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.quantization import QuantizeResult, quantize
+from onnxcomp.api.study import sensitivity
 
 __all__ = [
     "CalibrateResult",
@@ -20,4 +21,5 @@ __all__ = [
     "optimize",
     "plan",
     "quantize",
+    "sensitivity",
 ]

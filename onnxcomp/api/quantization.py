@@ -4,7 +4,6 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report import QuantizeReport, Written, machine, now, versions
 from onnxcomp.runtime import Session
-from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness
+from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness, why_nothing
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Gates, Target, get_target
 
@@ -283,13 +282,7 @@ def _make(
     quantized, (done,) = run_recipe(base, Recipe((step,)), ctx, verifier)
     passes = (*(report for report in in_front if report.modified or report.failure), done)
     if not done.modified:
-        reasons = [f"{report.name}: {report.failure}" for report in passes if report.failure]
-        reasons += [
-            f"{count} {reason}" for reason, count in Counter(skip.reason for skip in done.skipped).most_common(3)
-        ]
-        if is_quantized(base):
-            reasons.insert(0, "the model is quantized already")
-        why = "; ".join(reasons) or "the model has no such operators"
+        why = why_nothing(base, passes)
         raise PassError(
             f"nothing could be quantized in mode {mode.name}: {why}",
             hint=f"the modes differ in what they quantize: onnxcomp passes {step.name}",

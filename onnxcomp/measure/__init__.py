@@ -3,6 +3,7 @@
 from onnxcomp.measure.interval import block_time, median_interval
 from onnxcomp.measure.loading import Memory, load_times, peak_memory
 from onnxcomp.measure.memory import peak_rss
+from onnxcomp.measure.nodes import node_bytes, node_times
 from onnxcomp.measure.timing import Comparison, Ratio, Timing, interleave
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "interleave",
     "load_times",
     "median_interval",
+    "node_bytes",
+    "node_times",
     "peak_memory",
     "peak_rss",
 ]

@@ -6,6 +6,7 @@ from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.quantization import QuantizeReport
+from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Report",
     "Robustness",
     "ScoreChange",
+    "SensitivityReport",
     "Settings",
     "Written",
     "machine",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["bytes_text", "count_text", "seconds_text", "table"]
+__all__ = ["bytes_text", "count_text", "markdown_cell", "markdown_table", "seconds_text", "table"]
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -35,3 +35,14 @@ def table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
     for first, *others in rows:
         cells = [f"{first:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))]
         yield f" {'  '.join(cells)}".rstrip()
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Write rows of cells as a table in Markdown; one line per row."""
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def markdown_cell(text: str) -> str:
+    """Write a text of the user's so that it stays in its cell."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
-from onnxcomp.report.figures import bytes_text, count_text, seconds_text
+from onnxcomp.report.figures import bytes_text, count_text, markdown_cell, markdown_table, seconds_text
 from onnxcomp.report.parts import evidence_text, front_row
 
 __all__ = ["render_markdown"]
@@ -14,18 +14,21 @@ def render_markdown(report: Content) -> str:
     settings, outcome = report.settings, report.outcome
     delivered = outcome.winner or "the original, unchanged"
     lines = [
-        f"### onnxcomp optimize: {_cell(settings.model)}",
+        f"### onnxcomp optimize: {markdown_cell(settings.model)}",
         "",
-        f"Delivered: **{_cell(outcome.missed or delivered)}**. {count_text(report.parameters)} parameters, target "
-        f"{settings.target}, goal {settings.goal}, judged on {_cell(settings.evaluation)}.",
+        f"Delivered: **{markdown_cell(outcome.missed or delivered)}**. {count_text(report.parameters)} parameters, "
+        f"target {settings.target}, goal {settings.goal}, judged on {markdown_cell(settings.evaluation)}.",
         "",
-        *_table(("", "before", "after", ""), _measures(report)),
+        *markdown_table(("", "before", "after", ""), _measures(report)),
         "",
-        *_table(("candidate", "size", "latency", "score", "agreement", ""), _candidates(report)),
+        *markdown_table(("candidate", "size", "latency", "score", "agreement", ""), _candidates(report)),
         "",
         *_front(report),
-        *(f"- {_cell(note)}" for note in report.notes),
-        *(f"- nearest: {_cell(near.name)}: {_cell(', '.join(near.misses))}" for near in outcome.nearest),
+        *(f"- {markdown_cell(note)}" for note in report.notes),
+        *(
+            f"- nearest: {markdown_cell(near.name)}: {markdown_cell(', '.join(near.misses))}"
+            for near in outcome.nearest
+        ),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -36,13 +39,13 @@ def _measures(report: Content) -> Iterable[tuple[str, ...]]:
     yield "size", bytes_text(outcome.original_size), bytes_text(outcome.size), smaller
     faster = f"{1 / outcome.latency.ratio:.2f}x faster" if outcome.latency else ""
     if outcome.original_seconds is None or outcome.seconds_per_run is None:
-        yield "latency", "not measured", "not measured", _cell(report.settings.unmeasured or "")
+        yield "latency", "not measured", "not measured", markdown_cell(report.settings.unmeasured or "")
     else:
         yield "latency", seconds_text(outcome.original_seconds), seconds_text(outcome.seconds_per_run), faster
     before, after = outcome.original_quality.score, outcome.quality.score
     if before is not None and after is not None:
         allowed = f"{after - before:+.4f}, allowed -{budget.max_drop:g}"
-        yield _cell(report.settings.metric or "score"), f"{before:.4f}", f"{after:.4f}", allowed
+        yield markdown_cell(report.settings.metric or "score"), f"{before:.4f}", f"{after:.4f}", allowed
     if outcome.evidence is not None:
         yield "verdict", "", "", evidence_text(outcome.evidence)
     yield "agreement", "", f"{outcome.quality.agreement:.4f}", f"at least {budget.agreement_bound:g}"
@@ -53,12 +56,12 @@ def _candidates(report: Content) -> Iterable[tuple[str, ...]]:
     outcome = report.outcome
     for c in outcome.candidates:
         yield (
-            _cell(c.name),
+            markdown_cell(c.name),
             f"{c.size / outcome.original_size:.3f}",
             f"{c.latency.ratio:.3f}" if c.latency else "",
             f"{c.quality.score:.4f}" if c.quality and c.quality.score is not None else "",
             f"{c.quality.agreement:.4f}" if c.quality else "",
-            "delivered" if c.name == outcome.winner else _cell(c.rejected or "ranked lower"),
+            "delivered" if c.name == outcome.winner else markdown_cell(c.rejected or "ranked lower"),
         )
 
 
@@ -67,18 +70,8 @@ def _front(report: Content) -> Iterable[str]:
     if outcome.front is None:
         return
     rows = (
-        (*front_row(one, outcome.original_size), _cell("; ".join(one.missed) or "inside the budget"))
+        (*front_row(one, outcome.original_size), markdown_cell("; ".join(one.missed) or "inside the budget"))
         for one in outcome.front
     )
-    yield from _table(("front", "size", "latency", "score", "agreement", ""), rows)
+    yield from markdown_table(("front", "size", "latency", "score", "agreement", ""), rows)
     yield ""
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterable[str]:
-    for row in (head, ("---",) * len(head), *rows):
-        yield f"| {' | '.join(row)} |"
-
-
-def _cell(text: str) -> str:
-    """Write a text of the user's so that it stays in its cell."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -5,6 +5,7 @@ from onnxcomp.search.judge import Judge, Task, hold_out
 from onnxcomp.search.optimize import optimize
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Evidence, FrontModel, NearMiss, Outcome, Quality
+from onnxcomp.search.study import LeftOut, Study, UnitHarm, study, why_nothing
 from onnxcomp.search.work import Progress, Work
 
 __all__ = [
@@ -12,17 +13,22 @@ __all__ = [
     "Evidence",
     "FrontModel",
     "Judge",
+    "LeftOut",
     "NearMiss",
     "Outcome",
     "Progress",
     "Quality",
     "Race",
+    "Study",
     "Task",
+    "UnitHarm",
     "Work",
     "cleanup",
     "hold_out",
     "optimize",
     "prepared",
     "slowness",
+    "study",
     "wanted",
+    "why_nothing",
 ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from onnxcomp.model import fingerprint, node_times, size
+from onnxcomp.measure import node_times
+from onnxcomp.model import fingerprint, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
@@ -14,6 +15,7 @@ from onnxcomp.search.polish import polish
 from onnxcomp.search.race import NO_SLOWER, Race
 from onnxcomp.search.rescue import rescue
 from onnxcomp.search.result import CandidateResult
+from onnxcomp.search.savings import measure_savings
 from onnxcomp.search.variants import Switch, Variant, Variants
 
 if TYPE_CHECKING:
@@ -110,12 +112,12 @@ class Builder:
         if candidate.rescued or not candidate.recipe.steps:
             return None
         timed = candidate.result.latency is not None  # else all nodes cost the same
-        float_times = node_times(self._cleaned, race.feed, threads=race.threads) if timed else {}
-        integer_times = node_times(candidate.model, race.feed, threads=race.threads) if timed else {}
         variants = Variants(self._cleaned, candidate.recipe, self._ctx, noise)
+        threads = race.threads
+        saved = measure_savings(variants.base, candidate.model, race.feed, threads=threads) if timed else None
 
         def cost(group: Switch) -> float:
-            return sum(float_times.get(name, 0.0) - integer_times.get(name, 0.0) for name in group.nodes)
+            return saved.seconds(group.touched) if saved else 0.0
 
         report = partial(self._progress, f"find what harms {candidate.result.name}")
         hurry = partial(late, _SHARE_OF_ORDERING)

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxcomp.facts import all_nodes
 from onnxcomp.measure import Comparison
-from onnxcomp.model import is_one_file, open_session, size
+from onnxcomp.model import is_one_file, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
@@ -27,6 +25,7 @@ from onnxcomp.search.front import explore
 from onnxcomp.search.prove import Proof, Prover
 from onnxcomp.search.race import Race
 from onnxcomp.search.result import CandidateResult, FrontModel, Miss, NearMiss, Outcome
+from onnxcomp.search.sensitivity import noise_runs
 from onnxcomp.search.work import Progress, Work
 from onnxcomp.statistics import RangeStore
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["optimize"]
 
 _VERIFY_RUNS = 3
-_NOISE_RUNS = 4, 24  # at least, at most
-_NOISE_NUMBERS = 1000  # that the outputs of these runs should hold together
 _NEAREST = 3  # candidates that are named where nothing keeps the budget
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
@@ -195,7 +192,7 @@ class _Optimizer:
         samples = self._work.calibration
         if samples is None or candidate.result.quality is None or self._late():
             return None
-        noise = Verifier(self._model, samples.spread(self._noise_runs()))
+        noise = Verifier(self._model, samples.spread(noise_runs(self._model, self._race.feed)))
 
         def acceptable(model: "ir.Model") -> bool:
             trial = Built(CandidateResult("trial", Recipe(), (), 0), model)
@@ -211,12 +208,6 @@ class _Optimizer:
                 rescued = improved
         self._measure([rescued])
         return rescued
-
-    def _noise_runs(self) -> int:
-        """Return how many runs tell noise from chance: a classifier gives but a few numbers per run."""
-        answers = open_session(self._model).run(self._race.feed).values()
-        numbers = sum(np.size(answer) for answer in answers if isinstance(answer, np.ndarray))
-        return min(max(_NOISE_NUMBERS // max(numbers, 1), _NOISE_RUNS[0]), _NOISE_RUNS[1])
 
     def _late(self, share: float = 1.0) -> bool:
         """Whether a share of the time is used up that optional steps may take."""

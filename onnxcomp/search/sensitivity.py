@@ -11,7 +11,8 @@ section 3.2, with time in the place of bits.
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,19 +24,46 @@ from onnxcomp.pipeline import Verifier
 from onnxcomp.runtime import Session
 from onnxcomp.search.variants import Switch, Variant, Variants
 
-__all__ = ["by_harm", "everywhere"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Harm", "by_harm", "everywhere", "noise_runs"]
 
 _SHARE = 8  # a share of the units left goes float before all are measured again
 _DROWNED = 0.5  # noise over signal from which on leaving out one unit tells nothing
+_RUNS = 4, 24  # to measure noise on: at least, at most
+_NUMBERS = 1000  # that the outputs of these runs should hold together
 
 Progress = Callable[[float | None], None]
 Cost = Callable[[Switch], float]
 
 
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What groups of units do to the outputs.
+
+    Attributes:
+        order: In which to leave them float.
+        alone: Noise power over signal power that each makes where all others are float.
+        simulated: Returns the noise when groups are left out; None: no simulation covers all of them.
+    """
+
+    order: list[Switch]
+    alone: Mapping[Switch, float]
+    simulated: Callable[[Collection[Switch]], float] | None = None
+
+
+def noise_runs(model: "ir.Model", feed: Feed) -> int:
+    """Return how many runs tell noise from chance: a classifier gives but a few numbers per run."""
+    answers = open_session(model).run(feed).values()
+    numbers = sum(np.size(answer) for answer in answers if isinstance(answer, np.ndarray))
+    return min(max(_NUMBERS // max(numbers, 1), _RUNS[0]), _RUNS[1])
+
+
 def by_harm(
     variants: Variants, groups: list[Switch], steps: int, *, cost: Cost, progress: Progress, late: Callable[[], bool]
-) -> list[Switch]:
-    """Return the groups in the order in which to leave them float.
+) -> Harm:
+    """Measure what groups of units do to the outputs, and put them in the order in which to leave them float.
 
     Args:
         variants: Of the candidate.
@@ -49,6 +77,7 @@ def by_harm(
     first = [group for group in groups if group.step == 0] if simulation is not None else []
     alone: dict[Switch, float] = {}
     ordered: list[Switch] = []
+    noise: _Noise | None = None
     if simulation is not None and first:
         noise = _Noise(simulation, variants.verifier)
         alone = {group: noise([other for other in first if other is not group]) for group in first}
@@ -62,12 +91,12 @@ def by_harm(
     for group in sorted(rest, key=alone.__getitem__, reverse=True):  # before the first that harms less
         at = next((i for i, other in enumerate(ordered) if alone[other] < alone[group]), len(ordered))
         ordered.insert(at, group)
-    return ordered
+    return Harm(ordered, alone, None if rest else noise)
 
 
 def everywhere(group: Switch, steps: int) -> tuple[Switch, ...]:
     """Leave a group out of its step and of those that would take it then."""
-    return tuple(Switch(step, group.nodes) for step in range(group.step, steps))
+    return tuple(replace(group, step=step) for step in range(group.step, steps))
 
 
 def _greedy(

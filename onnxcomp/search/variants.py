@@ -21,10 +21,17 @@ class Switch:
     Attributes:
         step: Index of the step among those that have units.
         nodes: Names of the nodes.
+        tails: Names of nodes that the pass does in another way with them.
     """
 
     step: int
     nodes: tuple[str, ...]
+    tails: tuple[str, ...] = ()
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """Names of all nodes that are another way when the units are left out."""
+        return (*self.nodes, *self.tails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Variants:
         exact = next((i for i, p in enumerate(passes) if not p.exact), len(passes))
         self._front = recipe.steps[:exact]
         self._steps = recipe.steps[exact:]
+        self.names = tuple(step.name for step in self._steps)
         self._base, _ = run_recipe(base, Recipe(self._front), ctx, verifier)
 
     def units(self) -> list[list[Unit]]:
@@ -75,6 +83,11 @@ class Variants:
         found = self._steps[0].make().simulate(self._base, self._ctx) if self._steps else None
         self._ctx.skipped.clear()
         return found
+
+    @property
+    def base(self) -> "ir.Model":
+        """What the first step that has units gets."""
+        return self._base
 
     @property
     def verifier(self) -> Verifier:

@@ -22,12 +22,14 @@ COMMANDS = {
     "optimize": "optimize {dense} --eval {eval} -o {out}",
     "plan": "optimize {dense} --eval {eval} --dry-run",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
+    "sensitivity": "sensitivity {dense} --calibration {calibration} --eval {eval} -o {report}",
 }
 OTHERS = {
     "bench of one model": "bench {dense} --seconds 0.2",
     "compare without data": "compare {dense} {dense}",
     "inspect": "inspect {dense}",
     "optimize that delivers the original": "optimize {dense} --min-agreement 1 --min-sqnr 300 -o {out}",
+    "sensitivity without data": "sensitivity {dense} -o {report}",
     "quantize, calibrated": "quantize {dense} --mode static --calibration {calibration} --dry-run",
 }
 FAILURES = {

@@ -20,7 +20,7 @@ def groups_of(variants: Variants) -> list[Switch]:
 def order(variants: Variants, **changes: Any) -> list[str]:
     settings: dict[str, Any] = {"cost": lambda _: 1.0, "progress": lambda _: None, "late": lambda: False}
     steps = len(variants.units())
-    return [group.nodes[0] for group in by_harm(variants, groups_of(variants), steps, **settings | changes)]
+    return [group.nodes[0] for group in by_harm(variants, groups_of(variants), steps, **settings | changes).order]
 
 
 @pytest.mark.parametrize("step", [STATIC, DYNAMIC])
