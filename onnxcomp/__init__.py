@@ -22,8 +22,11 @@ if TYPE_CHECKING:
         doctor,
         inspect,
         optimize,
+        pack,
         quantize,
         sensitivity,
+        session,
+        unpack,
     )
     from onnxcomp.customops import custom_operators
     from onnxcomp.data import ImageOptions
@@ -40,7 +43,16 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxcomp.recipe import Recipe
-    from onnxcomp.report import BenchReport, CalibrateReport, CompareReport, QuantizeReport, Report, SensitivityReport
+    from onnxcomp.report import (
+        BenchReport,
+        CalibrateReport,
+        CompareReport,
+        PackReport,
+        QuantizeReport,
+        Report,
+        SensitivityReport,
+        UnpackReport,
+    )
     from onnxcomp.statistics import Statistics
     from onnxcomp.target import Budget, Gates
 
@@ -61,6 +73,7 @@ _PLACES = {
     "ModelError": "onnxcomp.errors",
     "OnnxCompError": "onnxcomp.errors",
     "OutputError": "onnxcomp.errors",
+    "PackReport": "onnxcomp.report",
     "PassError": "onnxcomp.errors",
     "QuantizeReport": "onnxcomp.report",
     "QuantizeResult": "onnxcomp.api",
@@ -70,6 +83,7 @@ _PLACES = {
     "Result": "onnxcomp.api",
     "SensitivityReport": "onnxcomp.report",
     "Statistics": "onnxcomp.statistics",
+    "UnpackReport": "onnxcomp.report",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
     "calibrate": "onnxcomp.api",
@@ -78,8 +92,11 @@ _PLACES = {
     "doctor": "onnxcomp.api",
     "inspect": "onnxcomp.api",
     "optimize": "onnxcomp.api",
+    "pack": "onnxcomp.api",
     "quantize": "onnxcomp.api",
     "sensitivity": "onnxcomp.api",
+    "session": "onnxcomp.api",
+    "unpack": "onnxcomp.api",
 }
 
 __all__ = [
@@ -97,6 +114,7 @@ __all__ = [
     "ModelError",
     "OnnxCompError",
     "OutputError",
+    "PackReport",
     "PassError",
     "QuantizeReport",
     "QuantizeResult",
@@ -106,6 +124,7 @@ __all__ = [
     "Result",
     "SensitivityReport",
     "Statistics",
+    "UnpackReport",
     "UsageError",
     "__version__",
     "bench",
@@ -115,8 +134,11 @@ __all__ = [
     "doctor",
     "inspect",
     "optimize",
+    "pack",
     "quantize",
     "sensitivity",
+    "session",
+    "unpack",
 ]
 
 

@@ -13,7 +13,7 @@ from onnxcomp.errors import ModelError
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["DATA_HINT", "GRAPH_HINT", "check_nodes", "check_tensors"]
+__all__ = ["DATA_HINT", "GRAPH_HINT", "all_tensors", "check_nodes", "check_tensors", "external_file"]
 
 DATA_HINT = "copy the model together with all files of its external data"
 GRAPH_HINT = "export the model again; onnx.checker.check_model may tell more"
@@ -37,7 +37,7 @@ def check_tensors(proto: "ModelProto", name: str, folder: Path | None) -> dict[s
         ModelError: A tensor is not what it claims to be.
     """
     sizes: dict[str, int] = {}
-    for tensor in _tensors(proto):
+    for tensor in all_tensors(proto):
         where = f"{name}: tensor {tensor.name}" if tensor.name else f"{name}: a tensor"
         if any(dim < 0 for dim in tensor.dims):
             raise ModelError(f"{where} has the dimensions {list(tensor.dims)[:8]}", hint=GRAPH_HINT)
@@ -105,13 +105,14 @@ def _needed(tensor: "TensorProto") -> int:
     return -(-total // 8)
 
 
-def _check_external(tensor: "TensorProto", name: str, folder: Path | None, sizes: dict[str, int]) -> str:
-    """Return where a tensor's data lies; its size is put to the others."""
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    if folder is None:
-        raise ModelError(f"{name} keeps tensor {tensor.name} in another file ({location})", hint="give a path")
+def external_file(location: str, folder: Path, *, tensor: str, name: str) -> Path:
+    """Return the file of a tensor's external data.
+
+    Raises:
+        ModelError: It is missing, or lies outside the model's folder.
+    """
     outside = ModelError(
-        f"{name}: external data of {tensor.name} lies outside the model's folder: {location[:200]!r}",
+        f"{name}: external data of {tensor} lies outside the model's folder: {location[:200]!r}",
         hint="such files are not read; export the model with its data beside it",
     )
     try:
@@ -120,9 +121,17 @@ def _check_external(tensor: "TensorProto", name: str, folder: Path | None, sizes
             raise outside
         if not file.is_file():
             raise ModelError(f"{name}: external data file {location} is missing", hint=DATA_HINT)
-        sizes[location] = file.stat().st_size
     except (OSError, ValueError, RuntimeError) as err:  # too long a name, a NUL, a ring of links
         raise outside from err
+    return file
+
+
+def _check_external(tensor: "TensorProto", name: str, folder: Path | None, sizes: dict[str, int]) -> str:
+    """Return where a tensor's data lies; its size is put to the others."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if folder is None:
+        raise ModelError(f"{name} keeps tensor {tensor.name} in another file ({location})", hint="give a path")
+    sizes[location] = external_file(location, folder, tensor=tensor.name, name=name).stat().st_size
     return location
 
 
@@ -136,7 +145,7 @@ def _extent(tensor: "TensorProto", name: str) -> tuple[int, int]:
         ) from err
 
 
-def _tensors(proto: "ModelProto") -> Iterator["TensorProto"]:
+def all_tensors(proto: "ModelProto") -> Iterator["TensorProto"]:
     """Yield every tensor: of the graph, its subgraphs, and the model's own functions."""
     yield from _tensors_of_graph(proto.graph)
     for function in proto.functions:

@@ -104,8 +104,8 @@ class Session:
         spin: bool = True,
         provider: Provider = "cpu",
     ) -> None:
-        self._session = _inference_session(model, _options(threads=threads, optimize=optimize, spin=spin), provider)
-        types = {output.name: output.type for output in self._session.get_outputs()}
+        self.inference = _inference_session(model, _options(threads=threads, optimize=optimize, spin=spin), provider)
+        types = {output.name: output.type for output in self.inference.get_outputs()}
         self.outputs: tuple[str, ...] = tuple(types)
         self._foreign = {name for name, kind in types.items() if _FOREIGN.fullmatch(kind)}
 
@@ -119,7 +119,7 @@ class Session:
         names = self.outputs if outputs is None else tuple(outputs)
         foreign = any(name in self._foreign for name in names) or any(map(_is_foreign, feed.values()))
         try:
-            results = self._run_foreign(feed, names) if foreign else self._session.run(names, dict(feed))
+            results = self._run_foreign(feed, names) if foreign else self.inference.run(names, dict(feed))
             return dict(zip(names, results, strict=True))
         except Exception as err:  # onnxruntime's exceptions share no base class but this one
             text = _first_line(err)
@@ -132,7 +132,7 @@ class Session:
         buffers = {name: _buffer(np.asarray(array)) for name, array in feed.items()}
         make = _onnxruntime().OrtValue.ortvalue_from_numpy_with_onnx_type
         values = {name: make(buffer, kind) for name, (buffer, kind) in buffers.items()}
-        return [_array(value) for value in self._session.run_with_ort_values(list(names), values)]
+        return [_array(value) for value in self.inference.run_with_ort_values(list(names), values)]
 
 
 def optimized_graph(model: bytes | Path, *, int8: bool = False) -> bytes:

@@ -6,6 +6,7 @@ from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.optimization import Result, optimize, plan
+from onnxcomp.api.packing import pack, session, unpack
 from onnxcomp.api.quantization import QuantizeResult, quantize
 from onnxcomp.api.study import sensitivity
 
@@ -19,7 +20,10 @@ __all__ = [
     "doctor",
     "inspect",
     "optimize",
+    "pack",
     "plan",
     "quantize",
     "sensitivity",
+    "session",
+    "unpack",
 ]

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from onnxcomp import __version__
-from onnxcomp.cli import bench, calibrate, compare, doctor, inspect, optimize, passes, quantize, sensitivity
+from onnxcomp.cli import (
+    bench,
+    calibrate,
+    compare,
+    doctor,
+    inspect,
+    optimize,
+    pack,
+    passes,
+    quantize,
+    sensitivity,
+    unpack,
+)
 from onnxcomp.cli.configuration import file_values, read_configuration, used_file
 from onnxcomp.cli.signature import commands
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
@@ -52,6 +64,8 @@ def build_app() -> typer.Typer:
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
     app.command("sensitivity", epilog=sensitivity.EXAMPLES)(sensitivity.command)
+    app.command("pack", epilog=pack.EXAMPLES)(pack.command)
+    app.command("unpack", epilog=unpack.EXAMPLES)(unpack.command)
     app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
     app.command("passes", epilog=passes.EXAMPLES)(passes.command)
     app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)

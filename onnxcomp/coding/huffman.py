@@ -24,8 +24,8 @@ Each = Callable[..., Iterable[Any]]
 def code_lengths(counts: np.ndarray) -> np.ndarray:
     """Return the bits of each symbol's code: the best ones that are at most 12.
 
-    Package-merge (Larmore and Hirschberg 1990). Where there is a single symbol, a second one gets a code that is never
-    used: the codes are always complete.
+    Huffman's (1952), and where its codes are too long, those of package-merge (Larmore and Hirschberg 1990). Where
+    there is a single symbol, a second one gets a code that is never used: the codes are always complete.
 
     Args:
         counts: How often each symbol comes, [256].
@@ -41,6 +41,15 @@ def code_lengths(counts: np.ndarray) -> np.ndarray:
         lengths[[present[0], (present[0] + 1) % 256]] = 1
         return lengths
     coins: list[tuple[int, tuple[int, ...]]] = sorted((int(counts[symbol]), (int(symbol),)) for symbol in present)
+    heap = list(coins)
+    while len(heap) > 1:
+        first, second = heapq.heappop(heap), heapq.heappop(heap)
+        joined = first[1] + second[1]
+        lengths[list(joined)] += 1
+        heapq.heappush(heap, (first[0] + second[0], joined))
+    if lengths.max() <= LONGEST:
+        return lengths
+    lengths[:] = 0
     merged = coins
     for _ in range(LONGEST - 1):
         packages = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(merged[::2], merged[1::2], strict=False)]

@@ -5,6 +5,7 @@ from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
+from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.value import Report, make_report
@@ -17,12 +18,14 @@ __all__ = [
     "CompareReport",
     "Document",
     "ModelBenchmark",
+    "PackReport",
     "QuantizeReport",
     "Report",
     "Robustness",
     "ScoreChange",
     "SensitivityReport",
     "Settings",
+    "UnpackReport",
     "Written",
     "machine",
     "make_report",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import onnxcomp
 from onnxcomp.cli.app import build_app, run
 from tools import report_schema
 
@@ -20,9 +21,11 @@ COMMANDS = {
     "doctor": "doctor",
     "inspect": "inspect {dense} --nodes --quantization",
     "optimize": "optimize {dense} --eval {eval} -o {out}",
+    "pack": "pack {dense} -o {out}",
     "plan": "optimize {dense} --eval {eval} --dry-run",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
     "sensitivity": "sensitivity {dense} --calibration {calibration} --eval {eval} -o {report}",
+    "unpack": "unpack {packed} -o {out}",
 }
 OTHERS = {
     "bench of one model": "bench {dense} --seconds 0.2",
@@ -53,6 +56,8 @@ def validator() -> Any:
 def names(dense: Path, sample_models: Path, data: dict[str, Path], tmp_path: Path) -> Names:
     resnet = sample_models / "resnet8" / "model.onnx"
     paths = {"dense": dense, "resnet": resnet, "out": tmp_path / "o.onnx", "report": tmp_path / "r.json", **data}
+    paths["packed"] = tmp_path / "p.onnxz"
+    onnxcomp.pack(dense, paths["packed"])
     paths["statistics"] = tmp_path / "s.npz"
     return {name: str(path) for name, path in paths.items()}
 

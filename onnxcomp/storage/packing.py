@@ -1,0 +1,362 @@
+"""Writing a container: every tensor by the codec that makes it smallest, the graph beside them."""
+
+import contextlib
+import hashlib
+import math
+import shutil
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from onnxcomp.claims import external_file
+from onnxcomp.coding import Codec, CodedStream, encode_tensor
+from onnxcomp.errors import ModelError
+from onnxcomp.files import replacing
+from onnxcomp.storage import container
+from onnxcomp.storage.archive import Archive, mapped, workers
+from onnxcomp.storage.container import BITS, FileEntry, Manifest, TensorEntry
+from onnxcomp.storage.wire import Literal, Message, TensorField, WireError, pieces, walk
+
+__all__ = ["Packed", "PackedTensor", "pack_file"]
+
+_SMALLEST = 512  # bytes; smaller tensors stay in the graph
+_TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FLOAT16",
+          11: "DOUBLE", 12: "UINT32", 13: "UINT64", 14: "COMPLEX64", 15: "COMPLEX128", 16: "BFLOAT16",
+          17: "FLOAT8E4M3FN", 18: "FLOAT8E4M3FNUZ", 19: "FLOAT8E5M2", 20: "FLOAT8E5M2FNUZ", 21: "UINT4", 22: "INT4",
+          23: "FLOAT4E2M1", 24: "FLOAT8E8M0", 25: "UINT2", 26: "INT2"}  # fmt: skip
+_ROTATED = ("FLOAT", "BFLOAT16", "COMPLEX64")
+_FIXED = {"raw_data": None, "float_data": ("FLOAT", "COMPLEX64"), "double_data": ("DOUBLE", "COMPLEX128")}
+_HINT = "export the model again, or copy the file again"
+Each = Callable[..., Iterable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensor:
+    """What became of a tensor.
+
+    Attributes:
+        name: In the model; of tensors with the same data, the first one's.
+        dtype: Data type; BYTES: data of another kind.
+        shape: Of the tensor.
+        codec: How it is stored.
+        size: Bytes of its data.
+        stored: Bytes in the container.
+        bound: Bytes that a coder of its elements, or of their byte planes, needs at least, each on its own.
+        copies: How often the model holds it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    codec: str
+    size: int
+    stored: int
+    bound: float
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What packing did.
+
+    Attributes:
+        tensors: Every tensor that is stored by itself.
+        original: Bytes of the model's files.
+        size: Bytes of the container.
+        graph: Bytes that all but these tensors takes in it.
+        exact: Whether unpacking gives back the files to the byte.
+    """
+
+    tensors: tuple[PackedTensor, ...]
+    original: int
+    size: int
+    graph: int
+    exact: bool
+
+
+@dataclass(slots=True)
+class _Payload:
+    """Data to store: where it lies, and all places that hold the same."""
+
+    data: memoryview
+    dtype: str
+    shape: tuple[int, ...]
+    name: str
+    places: list[tuple[int, int]]
+    sha256: str
+
+
+@dataclass(slots=True)
+class _Source:
+    """The files of a model."""
+
+    model: memoryview
+    root: Message
+    files: list[tuple[str, memoryview]]  # of external data
+    regions: list[tuple[int, int, int, TensorField]]  # number of the file (1: the first), begin, end, tensor
+
+
+def pack_file(
+    source: Path | bytes,
+    target: Path,
+    *,
+    producer: str,
+    codec: Codec | None = None,
+    verify: bool = True,
+    threads: int = 0,
+    progress: Callable[[str, float | None], None] | None = None,
+) -> Packed:
+    """Write the container of a model; the target holds either all of it or what was there before.
+
+    Args:
+        source: Path of the model (external data is found beside it), or the serialized model.
+        target: Where the container goes.
+        producer: Written into it.
+        codec: Of all tensors; None: the smallest for each.
+        verify: Whether the container is decoded and compared before it takes its place.
+        threads: Which code chunks at the same time; 0: one per core.
+        progress: Called with the stage and the share done.
+
+    Raises:
+        UsageError: There is no file of that name that can be read.
+        ModelError: It is no ONNX model, or its external data is missing or lies outside its folder.
+        OutputError: The target can't be written.
+    """
+    show = progress or (lambda _stage, _share: None)
+    with contextlib.ExitStack() as stack:
+        found = _open(source, stack)
+        skeleton, exact = _skeleton(found)
+        payloads = _payloads(found)
+        files = _files(found, payloads)
+        each = stack.enter_context(workers(threads))
+        temporary = stack.enter_context(replacing(target))
+        spool = temporary.with_name("spool")
+        total = sum(len(payload.data) for payload in payloads) or 1
+        done, entries, told = 0, [], []
+        with spool.open("wb") as data:
+            for payload in payloads:
+                show("pack", done / total)
+                entry, bound = _write(payload, data, codec, each)
+                entries.append(entry)
+                told.append(
+                    PackedTensor(
+                        payload.name,
+                        payload.dtype,
+                        payload.shape,
+                        entry.codec.name.lower(),
+                        entry.size,
+                        entry.stored,
+                        bound,
+                        len(payload.places),
+                    )
+                )
+                done += len(payload.data)
+        manifest = Manifest(tuple(files), len(skeleton), tuple(entries)).to_bytes()
+        graph = zlib.compress(skeleton, 9)
+        sizes = {container.GRAPH: len(graph), container.MANIFEST: len(manifest)}
+        sizes |= {str(index): entry.stored for index, entry in enumerate(entries)}
+        header = container.header_bytes(sizes, producer)
+        with temporary.open("wb") as file, spool.open("rb") as spooled:
+            file.write(header + graph + manifest)
+            shutil.copyfileobj(spooled, file, 1 << 20)
+            size = file.tell()
+        spool.unlink()
+        if verify:
+            _verify(temporary, each, show)
+        original = len(found.model) + sum(len(data) for _, data in found.files)
+        exact = exact and _is_exact(found, files)
+        return Packed(tuple(told), original, size, len(header) + len(graph) + len(manifest), exact)
+
+
+def _open(source: Path | bytes, stack: contextlib.ExitStack) -> _Source:
+    """Find the tensors of a model and the files that hold them."""
+    name = "the given bytes" if isinstance(source, bytes) else str(source)
+    model = memoryview(source) if isinstance(source, bytes) else stack.enter_context(mapped(source))
+    if not model:
+        raise ModelError(f"{name} is empty", hint=_HINT)
+    try:
+        root = walk(model)
+    except (WireError, RecursionError) as err:
+        raise ModelError(f"{name} is not an ONNX model, or is cut short: {err}", hint=_HINT) from err
+    files: dict[str, memoryview] = {}
+    regions = []
+    for tensor in root.tensors():
+        if tensor.external is None:
+            continue
+        location = tensor.external.get("location", "")
+        if isinstance(source, bytes):
+            raise ModelError(f"{name} keeps tensor {tensor.name} in another file ({location})", hint="give a path")
+        if location not in files:
+            path = external_file(location, source.parent, tensor=tensor.name, name=name)
+            files[location] = stack.enter_context(mapped(path))
+        start, stop = _extent(tensor, len(files[location]), name)
+        regions.append((list(files).index(location) + 1, start, stop, tensor))
+    return _Source(model, root, list(files.items()), regions)
+
+
+def _extent(tensor: TensorField, size: int, name: str) -> tuple[int, int]:
+    entries = tensor.external or {}
+    try:
+        start = int(entries.get("offset") or 0)
+        length = int(entries["length"]) if entries.get("length") else _needed(tensor.dtype, tensor.dims)
+    except ValueError as err:
+        message = f"{name}: external data of {tensor.name} has no valid offset and length"
+        raise ModelError(message, hint=_HINT) from err
+    if length is None or min(start, length) < 0 or start + length > size:
+        raise ModelError(f"{name}: the external data of tensor {tensor.name} is cut short", hint=_HINT)
+    return start, start + length
+
+
+def _needed(dtype: int, dims: Iterable[int]) -> int | None:
+    return -(-math.prod(dims) * BITS[_TYPES[dtype]] // 8) if dtype in _TYPES else None
+
+
+def _skeleton(source: _Source) -> tuple[bytes, bool]:
+    """Take the data of large tensors out of the model; say whether putting it back gives the same bytes."""
+    taken = {tensor.index: tensor.stop - tensor.start for tensor in source.root.tensors() if _is_stored(tensor)}
+    skeleton = b"".join(
+        bytes(source.model[part.start : part.stop]) if part.new is None else part.new
+        for part in pieces(source.root, dict.fromkeys(taken, 0))
+        if isinstance(part, Literal)
+    )
+    back = pieces(walk(skeleton), taken)
+    size = sum(part.size if isinstance(part, Literal) else taken[part] for part in back)
+    if size == len(source.model):
+        return skeleton, True
+    # Lengths were written with more bytes than they need; a parser writes them as everybody does
+    import onnx
+
+    again = onnx.ModelProto.FromString(bytes(source.model)).SerializeToString()
+    source.model = memoryview(again)
+    source.root = walk(again)
+    return _skeleton(source)[0], False
+
+
+def _is_stored(tensor: TensorField) -> bool:
+    return tensor.external is None and tensor.field != "" and tensor.stop - tensor.start >= _SMALLEST
+
+
+def _payloads(source: _Source) -> list[_Payload]:
+    """Return what is stored: of tensors with the same data, one."""
+    found: dict[tuple[str, str, tuple[int, ...]], _Payload] = {}
+    stored = [(0, t.index, source.model[t.start : t.stop], t, t.field) for t in source.root.tensors() if _is_stored(t)]
+    for number, start, stop, tensor in _joined(source.regions):
+        data = source.files[number - 1][1][start:stop]
+        stored.append((number, start, data, tensor or TensorField(0), "raw_data" if tensor else ""))
+    for number, at, data, tensor, field in stored:
+        dtype, shape = _described(tensor, field, len(data))
+        digest = hashlib.sha256(data).hexdigest()
+        payload = found.setdefault(
+            (digest, dtype, shape), _Payload(data, dtype, shape, tensor.name or f"tensor {tensor.index}", [], digest)
+        )
+        payload.places.append((number, at))
+    return list(found.values())
+
+
+def _joined(
+    regions: Iterable[tuple[int, int, int, TensorField]],
+) -> Iterator[tuple[int, int, int, TensorField | None]]:
+    """Yield the regions of external files once, those that overlap as one; its tensor is None then."""
+    last: tuple[int, int, int, TensorField | None] | None = None
+    for number, start, stop, tensor in sorted(regions, key=lambda region: region[:3]):
+        if stop == start:
+            continue
+        if last is not None and last[0] == number and start < last[2]:
+            same = (start, stop) == last[1:3]
+            last = (number, last[1], max(stop, last[2]), last[3] if same else None)
+            continue
+        if last is not None:
+            yield last
+        last = (number, start, stop, tensor)
+    if last is not None:
+        yield last
+
+
+def _described(tensor: TensorField, field: str, size: int) -> tuple[str, tuple[int, ...]]:
+    """Return data type and shape of data; where they do not fit its size, it is just bytes."""
+    dtype = _TYPES.get(tensor.dtype, "BYTES")
+    fixed = field in _FIXED and ((allowed := _FIXED[field]) is None or dtype in allowed)
+    if fixed and _needed(tensor.dtype, tensor.dims) == size:
+        return dtype, tensor.dims
+    return "BYTES", (size,)
+
+
+def _files(source: _Source, payloads: Iterable[_Payload]) -> list[FileEntry]:
+    """Return what unpacking will give."""
+    files = [FileEntry("", len(source.model), hashlib.sha256(source.model).hexdigest())]
+    by_file: Mapping[int, list[tuple[int, memoryview]]] = defaultdict(list)
+    for payload in payloads:
+        for number, at in payload.places:
+            by_file[number].append((at, payload.data))
+    for number, (location, _) in enumerate(source.files, 1):
+        digest, end = hashlib.sha256(), 0
+        for at, data in sorted(by_file[number], key=lambda place: place[0]):
+            digest.update(bytes(at - end))
+            digest.update(data)
+            end = at + len(data)
+        path = str(PurePosixPath(location.replace("\\", "/")))
+        if ".." in path.split("/"):
+            raise ModelError(f"the path of external data goes up: {location}", hint="export the model again")
+        files.append(FileEntry(path, end, digest.hexdigest()))
+    return files
+
+
+def _is_exact(source: _Source, files: list[FileEntry]) -> bool:
+    """Say whether the files of external data hold nothing but tensors and zeros."""
+    return all(
+        entry.size == len(data) and hashlib.sha256(data).hexdigest() == entry.sha256
+        for entry, (_, data) in zip(files[1:], source.files, strict=True)
+    )
+
+
+def _write(payload: _Payload, file: Any, codec: Codec | None, each: Each) -> tuple[TensorEntry, float]:
+    """Code a tensor and write its streams; return its entry, and its bound in bytes."""
+    data = np.frombuffer(payload.data, np.uint8)
+    bits = BITS[payload.dtype]
+    width = min(max(bits // 8, 1), 4 if payload.dtype == "COMPLEX64" else 8)
+    columns = math.prod(payload.shape[1:]) if payload.dtype == "INT8" and len(payload.shape) > 1 else 0
+    coded = encode_tensor(data, width=width, rotated=payload.dtype in _ROTATED, columns=columns, codec=codec, each=each)
+    tables = []
+    for stream in coded.streams:
+        file.write(stream.head)
+        for chunk in stream.chunks:
+            file.write(chunk)
+        tables.append(tuple((len(chunk), zlib.crc32(chunk)) for chunk in stream.chunks))
+    bare = tuple(CodedStream(s.coder, s.size, s.paired, s.lanes, b"", ()) for s in coded.streams)
+    entry = TensorEntry(
+        payload.dtype,
+        payload.shape,
+        tuple(payload.places),
+        payload.sha256,
+        coded.codec,
+        width,
+        coded.rotated,
+        bare,
+        tuple(len(stream.head) for stream in coded.streams),
+        tuple(tables),
+    )
+    return entry, coded.bound / 8
+
+
+def _verify(path: Path, each: Each, show: Callable[[str, float | None], None]) -> None:
+    """Decode all of a container: its checksums are those of the original's files.
+
+    Raises:
+        ModelError: Something came out different.
+    """
+    with mapped(path) as data:
+        archive = Archive(data, name=str(path), limit=1 << 62)
+        total, done = sum(file.size for file in archive.manifest.files) or 1, 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            show("verify", done / total)
+
+        for number in range(len(archive.manifest.files)):
+            archive.write(number, lambda _: None, each=each, progress=count)
