@@ -7,6 +7,7 @@ A weight is seen as a matrix with its channels as rows or as columns; a group is
 - ``nbits``: com.microsoft.MatMulNBits, whose kernel reads the levels.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,8 @@ class Levels:
         """The weight that the levels stand for, of its own shape and type."""
         found = self.groups
         steps = (found.levels - found.zero_point[:, None]) * found.scale[:, None]
-        matrix = steps.reshape(self.channels, -1)
+        elements = math.prod(self.shape) // self.channels
+        matrix = steps.reshape(self.channels, -1)[:, :elements]  # without what fills the last block
         return np.ascontiguousarray(matrix.T if self.columns else matrix).reshape(self.shape).astype(self.dtype)
 
 

@@ -256,6 +256,16 @@ def test_the_simulation_answers_like_the_rewritten_model(parse: Parse, gaussian:
     assert list(simulation.switches([names[0]])[SWITCHES]) == [False, True]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_form_of_weight_can_be_simulated(parse: Parse, gaussian: Any, quantize: Any, name: str) -> None:
+    work = rewrite(bits=8, accuracy_level=1)  # a channel of 100 is padded to whole blocks
+    done = quantize(work, model(parse, gaussian, name))
+    simulation = work.simulate(done.before, done.ctx)
+    assert simulation is not None
+    simulated = open_session(simulation.model).run({**done.feeds[0], **simulation.switches(())})["y"]
+    np.testing.assert_allclose(simulated, open_session(done.after).run(done.feeds[0])["y"], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "case",
     [
