@@ -41,6 +41,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
         "quantize-weights": "onnxcomp.passes.quantize.weight_only:QuantizeWeights",
+        "store-float16": "onnxcomp.passes.quantize.float16:StoreFloat16",
     }
 )
 

@@ -71,6 +71,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             Mode("static", "quantize-static", (Step("upgrade-opset", {"minimum": 13}),), ops="anchors"),
             Mode("dynamic", "quantize-dynamic", (Step("upgrade-opset", {"minimum": 11}),)),
             Mode("weight-only", "quantize-weights"),
+            Mode("float16", "store-float16"),
         )
     }
 )

@@ -105,7 +105,7 @@ def optimize(
         goal: What to minimise: ``latency``, ``size``, or ``balanced`` (the product of both ratios).
         target: Where the model will run; ``auto`` is this machine.
         recipe: Passes to try instead of the built-in candidates.
-        techniques: ``static``, ``dynamic``: the only ones to try; None: all that the data allows.
+        techniques: ``static``, ``dynamic``, ``weights``: the only ones to try; None: all that the data allows.
         synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows; images per run.
@@ -194,7 +194,7 @@ def plan(
         time_budget=time_budget,
     )
     calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
-    candidates = wanted(recipe, calibrated=calibrated, techniques=prepared.work.techniques)
+    candidates = wanted(recipe, calibrated=calibrated, techniques=prepared.work.techniques, goal=prepared.work.goal)
     return Plan(
         settings=prepared.settings,
         size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,

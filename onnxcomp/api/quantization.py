@@ -100,7 +100,8 @@ def quantize(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        mode: ``static`` (needs calibration or statistics), ``dynamic`` or ``weight-only``.
+        mode: ``static`` (needs calibration or statistics), ``dynamic``, ``weight-only`` or ``float16``
+            (weights stored in half, computed in float32).
         calibration: Samples for activation ranges.
         statistics: What `calibrate` measured, as a value or as its file: then no sample is run to find ranges.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.

@@ -61,6 +61,7 @@ class Technique(enum.StrEnum):
 
     STATIC = "static"
     DYNAMIC = "dynamic"
+    WEIGHTS = "weights"
 
 
 class Provider(enum.StrEnum):

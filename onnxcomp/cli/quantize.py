@@ -17,6 +17,8 @@ onnxcomp quantize model.onnx --mode dynamic --min-sqnr 25 --max-latency-ratio 0.
 
 onnxcomp quantize model.onnx --mode weight-only --bits 4 --block-size 32 --eval eval.npz
 
+onnxcomp quantize model.onnx --mode float16 -o half.onnx
+
 onnxcomp quantize model.onnx --mode static --calibration calib/ --method percentile --exclude Conv_0 -o small.onnx
 """
 
@@ -24,7 +26,10 @@ onnxcomp quantize model.onnx --mode static --calibration calib/ --method percent
 def command(
     model: options.Model,
     mode: Annotated[
-        str, typer.Option(help="static (needs calibration or statistics), dynamic or weight-only.", show_default=False)
+        str,
+        typer.Option(
+            help="static (needs calibration or statistics), dynamic, weight-only or float16.", show_default=False
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.quantized.onnx]")

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.target import Technique
+from onnxcomp.target import Goal, Technique
 
-__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "retuned", "wanted"]
+__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "retuned", "wanted", "weight_only"]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -37,9 +37,18 @@ ATTENTION = Candidate("attention", Recipe((Step("fuse-attention"),)))
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
 _EXPAND = Step("expand-hard-swish")
-_TECHNIQUES: dict[str, Technique] = {"quantize-static": "static", "quantize-dynamic": "dynamic"}
+_TECHNIQUES: dict[str, Technique] = {
+    "quantize-static": "static",
+    "quantize-dynamic": "dynamic",
+    "quantize-weights": "weights",
+    "store-float16": "weights",
+}
 _FUSE = Step("fuse-hard-swish")  # where a node stays float, so does its activation
 _STATIC = Step("quantize-static", {"method": "percentile"})
+_INT4_TYPES = Step("upgrade-opset", {"minimum": 21})
+_INT4 = Step("quantize-weights", {"bits": 4})
+_INT8 = Step("quantize-weights")
+_FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
 _OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
@@ -71,8 +80,21 @@ def quantized(*, calibrated: bool) -> list[Candidate]:
     return found
 
 
+def weight_only() -> list[Candidate]:
+    """Return the candidates whose weights alone are compressed, from mild to bold."""
+    return [
+        Candidate("float16 weights", Recipe((_FLOAT16,))),
+        Candidate("int8 weights", Recipe((_INT8, _FLOAT16))),
+        Candidate("int4 weights", Recipe((_INT4_TYPES, _INT4, _INT8, _FLOAT16))),
+    ]
+
+
 def wanted(
-    recipe: Recipe | None, *, calibrated: bool, techniques: Collection[Technique] | None = None
+    recipe: Recipe | None,
+    *,
+    calibrated: bool,
+    techniques: Collection[Technique] | None = None,
+    goal: Goal = "latency",
 ) -> list[Candidate]:
     """Return what `optimize` builds first; what it learns from them leads to others.
 
@@ -80,10 +102,13 @@ def wanted(
         recipe: The user's own, tried instead of the built-in ones.
         calibrated: Whether there are calibration samples.
         techniques: The only ones to use; None: all.
+        goal: For ``latency`` weights alone are not tried, unless asked for: dynamic INT8 is as small, and faster.
     """
     if recipe is not None:
         return [Candidate("recipe", recipe)]
     found = [ATTENTION, *quantized(calibrated=calibrated)]
+    if goal != "latency" or (techniques is not None and "weights" in techniques):
+        found += weight_only()
     return [c for c in found if techniques is None or _used(c.recipe) <= set(techniques)]
 
 

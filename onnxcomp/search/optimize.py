@@ -84,7 +84,7 @@ class _Optimizer:
         elif work.calibration is not None:
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
         builder = Builder(cleaned, ctx, verifier, self._progress)
-        first = wanted(recipe, calibrated=ctx.ranges is not None, techniques=work.techniques)
+        first = wanted(recipe, calibrated=ctx.ranges is not None, techniques=work.techniques, goal=work.goal)
         built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
