@@ -31,6 +31,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "lift-constants": "onnxcomp.passes.cleanup.constants:LiftConstants",
         "remove-dead-code": "onnxcomp.passes.cleanup.dead_code:RemoveDeadCode",
         "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",
+        "simplify-activations": "onnxcomp.passes.cleanup.activations:SimplifyActivations",
         "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",

@@ -15,6 +15,7 @@ _CLEANUP_PASSES = (
     "fold-bias",  # Conv -> Add -> BatchNormalization
     "fold-batch-norm",
     "fold-bias",  # BatchNormalization -> Mul -> Add
+    "simplify-activations",
     "fuse-hard-swish",
     "fuse-gelu",
     "fuse-layer-norm",

@@ -29,6 +29,9 @@ SLOW = {
     "resnet50": {"QLinearConv": 53, "QGemm": 1},
     "inception_v2": {"QLinearConv": 69, "QGemm": 1, "QLinearConcat": 8, "QLinearAveragePool": 7},
     "zfnet512": {"QLinearConv": 5, "QGemm": 3},
+    "bvlc_alexnet": {"QLinearConv": 5, "QGemm": 3},
+    "densenet121": {"QLinearConv": 121},  # what joins their results feeds BatchNormalization, which stays float
+    "vgg19": {"QLinearConv": 16, "QGemm": 3},
 }
 
 
