@@ -1,13 +1,15 @@
 """Shows what each repair without training gains: a model in INT8 without it and with it.
 
     python tools/repair_bench.py ZOO_DIR [--only NAME ...] [--with STEPS ...] [--recipe static] [--set KEY=VALUE ...]
-                                 [--seconds S] [--json FILE] [--markdown FILE]
+                                 [--spread FACTOR] [--seconds S] [--json FILE] [--markdown FILE]
 
 Each model is cleaned up and quantized by a candidate of `optimize` as it is, no node kept in float; first so, then with
 each repair before the static quantization (`bias-correct`: after all quantization). STEPS are names of passes joined by
 `+`, each with settings where they differ from the defaults (`equalize:clips=true,absorb=true+smooth`), or a recipe
 file, whose steps are taken; if that has a quantizing pass itself, it is all that is done after the clean-up. `--set`
-changes settings of the static quantization (`--set per_channel=false method=minmax`).
+changes settings of the static quantization (`--set per_channel=false method=minmax`). `--spread` plants bad
+ranges first: it divides channels between two layers by random numbers from 1 / FACTOR to FACTOR, and multiplies the
+weights that read them, which changes no answer.
 
 SQNR is that of the worst output in dB, against the original; score and agreement (in percent) are on all evaluation
 samples; size and latency are ratios to INT8 without repair, latencies measured side by side for S seconds per model.
@@ -20,14 +22,17 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo_folder import ZooModel, find_models
 from zoo_job import run_job, serve
 from zoo_tables import Table, circumstances, number, without_infinity
 
-from onnxcomp.errors import OnnxCompError, RecipeError
+from onnxcomp.errors import ModelError, OnnxCompError, RecipeError, UsageError
 from onnxcomp.recipe import Recipe, Step
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["main", "parse_steps"]
 
@@ -35,7 +40,7 @@ SCHEMA_VERSION = 1
 NONE = "none"
 _CANDIDATES = ("static-conv+dynamic", "static", "static+dynamic", "static, expanded")
 _LAST = ("bias-correct",)  # they repair a quantized model
-_REPAIRS = ("equalize", "smooth", "split-outliers")
+_REPAIRS = ("equalize", "smooth", "split-outliers", "round-weights", "bias-correct")
 
 
 def parse_steps(text: str) -> Recipe:
@@ -110,6 +115,8 @@ def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:
     ctx = PassContext(target=get_target("auto"), samples=samples)
     verifier = Verifier(original, samples.spread(3))
     cleaned, _ = run_recipe(original, cleanup(), ctx, verifier)
+    if job["spread"] > 1:
+        cleaned = planted(cleaned, job["spread"])
     ctx.ranges = RangeStore(cleaned, samples)
     task = Task(evaluation, load_metric(job["metric"])[1] if job["metric"] else None)
     judge = Judge(open_session(original, threads=0), task, Budget(), features=feature_outputs(original))
@@ -142,6 +149,34 @@ def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:
             bounds = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
             results[name]["ratio"] = without_infinity(bounds)
     return {"original": judge.original.score, "repairs": results}
+
+
+def planted(model: "ir.Model", factor: float) -> "ir.Model":
+    """Return a copy with channels of very different ranges between its layers; it answers as before."""
+    import numpy as np
+
+    from onnxcomp.passes.cleanup._graph import Names
+    from onnxcomp.passes.cleanup._shapes import infer
+    from onnxcomp.passes.quantize.chains import follow, made_by
+    from onnxcomp.passes.quantize.layers import Layer, Rescaling, layer_of, write
+
+    copy, rng, rescaling, edits = model.clone(), np.random.default_rng(0), Rescaling(), []
+    shapes = infer(copy)
+    for node in copy.graph:
+        layer = layer_of(node)
+        if not isinstance(layer, Layer) or layer.shared:
+            continue
+        chain = follow(node.outputs[0], made_by(layer, shapes), layer.outputs, shapes)
+        if isinstance(chain, str) or chain.clips:
+            continue
+        scale = factor ** rng.uniform(-1, 1, layer.outputs)
+        rescaling.divide_outputs(layer, scale)
+        for reader in chain.readers:
+            rescaling.multiply_inputs(reader.layer, np.repeat(scale, reader.place.repeat))
+        edits += chain.offset_edits(scale)
+    if reason := write([*rescaling.edits(), *edits], Names(copy)):
+        raise ModelError(f"no ranges can be planted: {reason}")
+    return copy
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -181,6 +216,7 @@ def measure(entry: ZooModel, args: argparse.Namespace) -> dict[str, Any]:
         "candidate": args.recipe,
         "repairs": args.repairs,
         "static": parse_settings(args.settings),
+        "spread": args.spread,
         "seconds": args.seconds,
     }
     done = run_job(__file__, job)
@@ -199,6 +235,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", dest="settings", nargs="+", default=[], metavar="KEY=VALUE", help="settings of quantize-static"
     )
+    parser.add_argument("--spread", type=float, default=1.0, metavar="FACTOR", help="plant bad ranges; 1: none")
     parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="of timing per model; 0: none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as markdown")
@@ -212,6 +249,8 @@ def main(argv: Sequence[str]) -> int:
         return served
     args = parse(argv)
     try:
+        if not 1 <= args.spread <= 1e4:
+            raise UsageError(f"--spread must be in 1..10000, got {args.spread:g}")
         entries = find_models(args.zoo, args.only)
         for text in args.repairs:
             parse_steps(text)

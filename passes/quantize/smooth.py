@@ -24,7 +24,7 @@ Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantiza
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -104,6 +104,7 @@ class Smooth(Pass[SmoothConfig]):
     Config = SmoothConfig
     exact: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"alpha": (0.5, 0.75, 0.9)}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the model in place."""

@@ -77,8 +77,18 @@ def test_shows_what_a_repair_gains(zoo: Path, tmp_path: Path, run_tool: RunTool)
     assert done.stdout.count("resnet8") == 4
 
 
+def test_equalizing_takes_planted_ranges_back(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    written = tmp_path / "repair.json"
+    planted = ("--spread", 30, "--seconds", 0, "--json", written)
+    done = run_tool("repair_bench", zoo, "--only", "resnet8", "--with", "equalize", *planted)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(written.read_text(encoding="utf-8"))["models"]
+    found = row["value"]["repairs"]
+    assert found["equalize"]["sqnr"] > found["none"]["sqnr"] + 5
+
+
 def test_wrong_repairs(zoo: Path, run_tool: RunTool) -> None:
-    for wrong in (("--with", "nothing"), ("--with", "equalize:sweeps"), ("--set", "methd=minmax")):
+    for wrong in (("--with", "nothing"), ("--with", "equalize:sweeps"), ("--set", "methd=minmax"), ("--spread", 0)):
         done = run_tool("repair_bench", zoo, "--only", "resnet8", *wrong)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
