@@ -10,7 +10,7 @@ from onnxcomp.model import fingerprint, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
-from onnxcomp.search.candidates import ATTENTION, Candidate, attended, retuned
+from onnxcomp.search.candidates import ATTENTION, ROUNDED, Candidate, attended, retuned
 from onnxcomp.search.polish import polish
 from onnxcomp.search.race import NO_SLOWER, Race
 from onnxcomp.search.rescue import rescue
@@ -74,8 +74,11 @@ class Builder:
         seen = {fingerprint(self._cleaned)}
         for candidate in wanted:
             report = partial(self._stage, candidate.name)
-            model, reports = run_recipe(self._cleaned, candidate.recipe, self._ctx, self._verifier, progress=report)
-            result = _described(candidate.name, model, tuple(reports))
+            start, done = self._start(candidate.recipe)
+            rest = Recipe(candidate.recipe.steps[len(done) :])
+            model, others = run_recipe(start, rest, self._ctx, self._verifier, progress=report)
+            reports = (*done, *others)
+            result = _described(candidate.name, model, reports)
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
             if (key := fingerprint(model)) not in seen:
                 seen.add(key)
@@ -86,8 +89,11 @@ class Builder:
         return built
 
     def retune(self, candidate: Built) -> list[Built]:
-        """Return a candidate with other thresholds: as fast, but what it loses differs."""
-        found = self.build(retuned(candidate.result.name, candidate.recipe))
+        """Return a candidate with weights rounded better and with other thresholds: as fast, but it loses less."""
+        if not candidate.recipe.needs_calibration:
+            return []
+        rounded = self._ctx.samples is not None and self._rounded[1][0].modified
+        found = self.build(retuned(candidate.result.name, candidate.recipe, rounded=rounded))
         for other in found:
             other.family, other.rescued = f"{candidate.family}{_added(candidate, other)}", candidate.rescued
         return found
@@ -112,7 +118,7 @@ class Builder:
         if candidate.rescued or not candidate.recipe.steps:
             return None
         timed = candidate.result.latency is not None  # else all nodes cost the same
-        variants = Variants(self._cleaned, candidate.recipe, self._ctx, noise)
+        variants = self._variants(candidate, noise)
         threads = race.threads
         saved = measure_savings(variants.base, candidate.model, race.feed, threads=threads) if timed else None
 
@@ -145,7 +151,7 @@ class Builder:
             return None
         self._progress(f"polish {candidate.result.name}", None)
         found = polish(
-            Variants(self._cleaned, candidate.recipe, self._ctx, self._verifier),
+            self._variants(candidate, self._verifier),
             float_times=node_times(self._cleaned, race.feed, threads=race.threads),
             integer_times=node_times(candidate.model, race.feed, threads=race.threads),
             size=size,
@@ -171,6 +177,21 @@ class Builder:
         found.milder = candidate.milder
         # One operator in the place of ten: not proven slower is enough, where it also seems faster
         return found if ratio.ratio < 1 and ratio.high <= NO_SLOWER else None
+
+    def _variants(self, candidate: Built, verifier: Verifier) -> Variants:
+        base, done = self._start(candidate.recipe)
+        return Variants(base, candidate.recipe, self._ctx, verifier, done=len(done))
+
+    def _start(self, recipe: Recipe) -> "tuple[ir.Model, tuple[PassReport, ...]]":
+        """Return the model from which to go on with a recipe, and the reports of its steps that are done already."""
+        return self._rounded if recipe.steps[:1] == ROUNDED.recipe.steps else (self._cleaned, ())
+
+    @cached_property
+    def _rounded(self) -> "tuple[ir.Model, tuple[PassReport, ...]]":
+        """The cleaned-up model with rounded weights: it takes long, and many candidates start from it."""
+        report = partial(self._stage, ROUNDED.name)
+        model, reports = run_recipe(self._cleaned, ROUNDED.recipe, self._ctx, self._verifier, progress=report)
+        return model, tuple(reports)
 
     @cached_property
     def _has_attention(self) -> bool:

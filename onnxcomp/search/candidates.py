@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.target import Goal, Technique
 
-__all__ = ["ATTENTION", "Candidate", "attended", "cleanup", "prepared", "quantized", "retuned", "wanted", "weight_only"]
+__all__ = [
+    "ATTENTION",
+    "ROUNDED",
+    "Candidate",
+    "attended",
+    "cleanup",
+    "prepared",
+    "quantized",
+    "retuned",
+    "wanted",
+    "weight_only",
+]
 
 _CLEANUP_PASSES = (
     "lift-constants",
@@ -34,6 +45,7 @@ class Candidate:
 
 
 ATTENTION = Candidate("attention", Recipe((Step("fuse-attention"),)))
+ROUNDED = Candidate("rounded", Recipe((Step("round-weights"),)))
 
 _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
@@ -122,12 +134,21 @@ def attended(name: str, recipe: Recipe) -> Candidate:
     return Candidate(f"{name}, {ATTENTION.name}", Recipe((*ATTENTION.recipe.steps, *recipe.steps)))
 
 
-def retuned(name: str, recipe: Recipe) -> list[Candidate]:
-    """Return a recipe with the other methods of calibration that are worth a try; none where it does not calibrate."""
+def retuned(name: str, recipe: Recipe, *, rounded: bool) -> list[Candidate]:
+    """Return a recipe with the other methods of calibration that are worth a try; none where it does not calibrate.
+
+    Args:
+        name: Of the candidate.
+        recipe: Its own.
+        rounded: Whether all begin with weights that are rounded with respect to what their layers read.
+    """
     static = _STATIC.name
     if all(step.name != static for step in recipe.steps):
         return []
     found = []
+    if rounded:
+        name, recipe = f"{name}, {ROUNDED.name}", Recipe((*ROUNDED.recipe.steps, *recipe.steps))
+        found.append(Candidate(name, recipe))
     for method in _OTHER_METHODS:
         steps = (Step(s.name, {**s.settings, "method": method}) if s.name == static else s for s in recipe.steps)
         found.append(Candidate(f"{name}, {method}", Recipe(tuple(steps))))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxcomp.passbase import PassContext, Simulation, Unit
+from onnxcomp.passbase import Pass, PassContext, Simulation, Unit
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 
@@ -56,18 +56,21 @@ class Variants:
         recipe: Its steps; a pass with units has a setting ``exclude`` that takes their names.
         ctx: Shared by the passes.
         verifier: Compares outputs after every pass.
+        done: How many of the first steps the base has behind it.
     """
 
-    def __init__(self, base: "ir.Model", recipe: Recipe, ctx: PassContext, verifier: Verifier) -> None:
+    def __init__(
+        self, base: "ir.Model", recipe: Recipe, ctx: PassContext, verifier: Verifier, *, done: int = 0
+    ) -> None:
         self._ctx = ctx
         self._verifier = verifier
-        # Exact steps in front (opset upgrade) are the same for every variant
+        # Steps in front that have no units (opset upgrade, rounding of weights) are the same for every variant
         passes = [step.make() for step in recipe.steps]
-        exact = next((i for i, p in enumerate(passes) if not p.exact), len(passes))
-        self._front = recipe.steps[:exact]
-        self._steps = recipe.steps[exact:]
+        whole = next((i for i, p in enumerate(passes) if not p.exact and type(p).units is not Pass.units), len(passes))
+        self._front = recipe.steps[:whole]
+        self._steps = recipe.steps[whole:]
         self.names = tuple(step.name for step in self._steps)
-        self._base, _ = run_recipe(base, Recipe(self._front), ctx, verifier)
+        self._base, _ = run_recipe(base, Recipe(self._front[done:]), ctx, verifier)
 
     def units(self) -> list[list[Unit]]:
         """Return what each step could leave out, by step."""

@@ -17,7 +17,7 @@ from onnxcomp.pipeline import recipe_of
 from onnxcomp.recipe import Step
 from onnxcomp.runtime import Session
 from onnxcomp.search import race
-from onnxcomp.statistics import Range, RangeStore
+from onnxcomp.statistics import Range, RangeStore, collect_grams
 
 STATIC = Recipe((Step("quantize-static"),))
 
@@ -176,10 +176,11 @@ def test_attention_is_fused_in_float_where_nothing_else_is_left(times: Any, tran
     assert recipe_of(result.model).steps[-1] == Step("fuse-attention")
 
 
+@pytest.mark.parametrize("samples", [True, False], ids=["samples", "statistics alone"])
 def test_other_thresholds_are_tried_before_nodes_go_float(
-    times: Any, data: Any, resnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    times: Any, data: Any, resnet: Path, monkeypatch: pytest.MonkeyPatch, samples: bool
 ) -> None:
-    clipped = RangeStore.clipped
+    clipped, collected = RangeStore.clipped, []
 
     def ruined(self: RangeStore, names: Any, method: str, *args: Any, **settings: Any) -> dict[str, Range]:
         found = clipped(self, names, method, *args, **settings)
@@ -187,14 +188,26 @@ def test_other_thresholds_are_tried_before_nodes_go_float(
             return found
         return {name: Range(measured.low / 50, measured.high / 50) for name, measured in found.items()}
 
+    def counted(*args: Any, **settings: Any) -> Any:
+        collected.append(args)
+        return collect_grams(*args, **settings)
+
     monkeypatch.setattr(RangeStore, "clipped", ruined)
+    monkeypatch.setattr("onnxcomp.passes.quantize.rounding.collect_grams", counted)
     times(other=0.5, cleanup=1.0)
-    result = onnxcomp.optimize(resnet, **data)
-    check(result, resnet, tmp_path)
+    if samples:
+        result = onnxcomp.optimize(resnet, **data)
+    else:  # weights can't be rounded with respect to what nobody can run
+        statistics = onnxcomp.calibrate(resnet, calibration=data["calibration"]).statistics
+        result = onnxcomp.optimize(resnet, statistics=statistics, eval=data["eval"])
+    check(result, resnet, resnet.parent)
     outcome = result.report.outcome
-    assert str(outcome.winner).endswith(", mmse")
+    added = ", rounded, mmse" if samples else ", mmse"
+    assert str(outcome.winner).endswith(added)
     rejected = {c.name: c.rejected for c in outcome.candidates}
-    assert "top1 drops" in str(rejected[str(outcome.winner).removesuffix(", mmse")])
+    assert "top1 drops" in str(rejected[str(outcome.winner).removesuffix(added)])
+    assert len(collected) == samples  # many candidates start from the one model with rounded weights
+    assert (Step("round-weights") in recipe_of(result.model).steps) == samples
     methods = [s.settings["method"] for s in recipe_of(result.model).steps if s.name == "quantize-static"]
     assert methods == ["mmse"]
     assert not any("kept float" in name for name in rejected)

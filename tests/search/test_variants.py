@@ -8,7 +8,8 @@ import pytest
 from onnxcomp.model import serialized
 from onnxcomp.pipeline import Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.search.variants import Switch, Variant
+from onnxcomp.search.variants import Switch, Variant, Variants
+from onnxcomp.statistics import collect_grams
 
 DYNAMIC = Step("quantize-dynamic")
 STATIC = Step("quantize-static", {"anchors": ["MatMul"]})
@@ -41,6 +42,29 @@ def test_the_recipe_of_a_variant_makes_the_variant(
         again, _ = run_recipe(plain.model, recipe, plain.ctx, Verifier(plain.model, plain.feeds))
         assert serialized(again) == serialized(variant.model)
     assert [step for step in variant.recipe.steps if step in carried.steps] == [*carried.steps]
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_steps_in_front_without_units_are_done_once(
+    chain: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    calls = []
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        calls.append(args)
+        return collect_grams(*args, **settings)
+
+    monkeypatch.setattr("onnxcomp.passes.quantize.rounding.collect_grams", counted)
+    plain = chain()
+    verifier, recipe = Verifier(plain.model, plain.feeds[:2]), Recipe((Step("round-weights"), STATIC))
+    base, _ = run_recipe(plain.model, Recipe(recipe.steps[:done]), plain.ctx, verifier)
+    variants = Variants(base, recipe, plain.ctx, verifier, done=done)
+    found = [variants.build(switches) for switches in ([], [Switch(0, ("fc3",))])]
+    assert len(calls) == 1
+    assert [[unit.name for unit in units] for units in variants.units()] == [ALL]
+    assert [floats(variant.model) for variant in found] == [set(), {"fc3"}]
+    assert all(variant.recipe.steps[0] == Step("round-weights") for variant in found)
+    assert all(recipe_of(variant.model).steps[0] == Step("round-weights") for variant in found)
 
 
 @pytest.mark.parametrize("step", [DYNAMIC, STATIC])
