@@ -103,9 +103,10 @@ def is_quantized_op(op_type: str) -> bool:
 
 
 def name_nodes(graph: "ir.Graph") -> None:
-    """Give every node a name of its own: plans, recipes and reports refer to nodes by name."""
+    """Give every node a name of its own, bodies included: plans, recipes and reports refer to nodes by name."""
     seen: set[str] = set()
-    for index, node in enumerate(graph):
+    inner = (node for node in graph.all_nodes() if node.graph is not graph)
+    for index, node in enumerate((*graph, *inner)):
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}.{index}"
         seen.add(node.name)

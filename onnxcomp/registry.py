@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "fuse-gelu": "onnxcomp.passes.cleanup.gelu:FuseGelu",
         "fuse-hard-swish": "onnxcomp.passes.cleanup.hard_swish:FuseHardSwish",
         "fuse-layer-norm": "onnxcomp.passes.cleanup.layer_norm:FuseLayerNorm",
+        "hoist-loop-invariants": "onnxcomp.passes.cleanup.loop_invariants:HoistLoopInvariants",
         "lift-constants": "onnxcomp.passes.cleanup.constants:LiftConstants",
         "remove-dead-code": "onnxcomp.passes.cleanup.dead_code:RemoveDeadCode",
         "remove-identities": "onnxcomp.passes.cleanup.identities:RemoveIdentities",

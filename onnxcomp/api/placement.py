@@ -66,10 +66,11 @@ def place(model: "ir.Model", target: Target, *, feed: Feed, calibration: Samples
         for name, node in before.items()
         if name not in after
     ]
+    in_bodies = _Answer({}, {}, "it is in a body of If, Loop or Scan: left as it is")
     verdicts += [
-        Verdict(str(node.name or ""), node.op_type, False, reason, False, reason, None)
+        _verdict(node, target, in_bodies, dynamic, None)
         for node in work.graph.all_nodes()
-        if node.graph is not work.graph and (reason := "it is in a body of If, Loop or Scan: left as it is")
+        if node.graph is not work.graph
     ]
     known = _CHECKED if target.readable else _RANGED
     checked = known if cleaned and calibration is not None else _PLANNED

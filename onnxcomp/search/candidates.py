@@ -21,6 +21,7 @@ __all__ = [
 
 _CLEANUP_PASSES = (
     "lift-constants",
+    "hoist-loop-invariants",
     "remove-identities",
     "fold-constants",
     "fold-bias",  # Conv -> Add -> BatchNormalization

@@ -7,7 +7,8 @@ Before, after (onnxruntime fuses the chain to DynamicQuantizeMatMul; the LSTM ha
     Gather(table, i)   Gather(table8, i) -> Cast -> Mul(scale)
 
 Weights are symmetric, one scale per output column (MatMul, Gemm, Gather) or gate row (LSTM). Never Conv:
-onnxruntime's ConvInteger is several times slower than the float kernel. Declines: weights that are not constant float32
+onnxruntime's ConvInteger is several times slower than the float kernel. In the bodies of If, Loop and Scan too: what a
+body reads from outside is quantized outside, once. Declines: weights that are not constant float32
 matrices, hold NaN, or are too small to pay for the extra nodes. Source: onnxruntime's dynamic quantization operators.
 """
 
@@ -76,7 +77,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         infer_shapes(work)
         return [
             Unit(str(n.name), n.op_type, (str(n.name),))
-            for n in work.graph
+            for n in work.graph.all_nodes()
             if self._applies(n) and not self._why_not(n, ctx.target)
         ]
 
@@ -92,7 +93,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         bits = 7 if ctx.target.reduce_range else 8
         writer = _Writer(model.graph, bits, self.config)
         counters: dict[str, int] = {}
-        for node in list(model.graph):
+        for node in list(model.graph.all_nodes()):
             if not self._applies(node):
                 continue
             if (why_not := self._why_not(node, ctx.target)) is not None:
@@ -160,10 +161,9 @@ _WHY_NOT: dict[str, Callable[[ir.Node], str | None]] = {
 
 
 class _Writer:
-    """Replaces nodes of one graph; nodes that read the same tensor share its DynamicQuantizeLinear."""
+    """Replaces nodes of a graph and its bodies; those that read the same tensor share its DynamicQuantizeLinear."""
 
     def __init__(self, graph: ir.Graph, bits: int, config: QuantizeDynamicConfig) -> None:
-        self._graph = graph
         self._bits = bits
         self._config = config
         self._editor = GraphEditor(graph)
@@ -178,8 +178,9 @@ class _Writer:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             old.name, new.name = None, name
         replaced[-1].name = node.name
-        self._graph.insert_before(node, replaced)
-        self._graph.remove(node, safe=True)
+        assert isinstance(node.graph, ir.Graph)
+        node.graph.insert_before(node, replaced)
+        node.graph.remove(node, safe=True)
 
     def _weight(self, value: ir.Value | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
         tensor = constant(value)

@@ -9,7 +9,7 @@ __all__ = ["GraphEditor", "drop_unused_initializers", "name_nodes"]
 
 
 class GraphEditor:
-    """Makes constants and nodes in one graph.
+    """Makes constants and nodes in one graph; they may be used in its subgraphs.
 
     Names are short because a small model would otherwise grow by more than its biases.
     """
@@ -40,12 +40,14 @@ class GraphEditor:
         return node
 
     def after(self, value: ir.Value, nodes: list[ir.Node]) -> None:
-        """Insert nodes right behind the producer of a tensor, or first where it is a graph input."""
+        """Insert nodes right behind the producer of a tensor, or first where it is an input of a graph."""
         producer = value.producer()
+        graph = value.graph if producer is None else producer.graph
+        assert isinstance(graph, ir.Graph)
         if producer is None:
-            self.graph.insert_before(next(iter(self.graph)), nodes)
+            graph.insert_before(next(iter(graph)), nodes)
         else:
-            self.graph.insert_after(producer, nodes)
+            graph.insert_after(producer, nodes)
 
     def _fresh_name(self) -> str:
         while (name := f"q{self._count}") in self._taken:
@@ -55,10 +57,11 @@ class GraphEditor:
 
 
 def drop_unused_initializers(graph: ir.Graph) -> None:
-    """Remove the weights that nothing reads any more: else the file would grow instead of shrink."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]
+    """Remove the weights that nothing reads any more, in bodies too: else the file would grow instead of shrink."""
+    for part in (graph, *graph.subgraphs()):
+        for name, value in list(part.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                del part.initializers[name]
 
 
 def _names(graph: ir.Graph) -> set[str]:

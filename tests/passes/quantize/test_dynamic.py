@@ -254,7 +254,7 @@ def test_the_names_of_nodes_and_outputs_stay(parse: Parse, quantize: Any, weight
     assert done.sqnr > 25
 
 
-def test_weights_of_branches_are_left_alone(parse: Parse, quantize: Any, weights: Any) -> None:
+def test_branches_share_what_they_read(parse: Parse, quantize: Any, weights: Any) -> None:
     text = """g (bool[1] c, float[N, 64] x) => (float[N, 32] y) {
         a = MatMul(x, m)
         y = If (c) <
@@ -264,11 +264,32 @@ def test_weights_of_branches_are_left_alone(parse: Parse, quantize: Any, weights
     }"""
     done = quantize(DYNAMIC, parse(text, {"m": weights["m"]}))
     done.check()
-    assert done.stats.counters == {"MatMul": 1}
-    assert "m" in done.after.graph.initializers  # a branch still reads it
+    assert done.stats.counters == {"MatMul": 2}
+    assert list(done.after.graph.initializers) == [name for name in done.after.graph.initializers if name != "m"]
+    ops = [node.op_type for node in done.after.graph.all_nodes()]
+    assert ops.count("MatMulInteger") == 2
+    assert ops.count("DynamicQuantizeLinear") == 1  # of x, outside
     for flag in (True, False):
         done.feeds = [dict(feed) | {"c": np.array([flag])} for feed in done.feeds]
         assert done.sqnr > LEAST_SQNR
+
+
+def test_a_loop_with_a_cell(parse: Parse, quantize: Any) -> None:
+    """The weight is outside, what it is multiplied with changes with every iteration."""
+    rng = np.random.default_rng(0)
+    body = """body = b (int64 i, bool c, float[N, 64] s) => (bool d, float[N, 64] t, float[N, 64] each) {
+        d = Identity(c)  r = MatMul(s, w)  u = Add(r, x)  t = Tanh(u)  each = MatMul(t, inside) }"""
+    text = f"""g (float[N, 64] x) => (float[N, 64] y, float[K, N, 64] all) {{ y, all = Loop <{body}> (n, t0, x) }}"""
+    proto = parse(text, {"w": rng.normal(size=(64, 64)) / 8, "n": np.int64(3), "t0": np.array(True)})
+    inside = numpy_helper.from_array((rng.normal(size=(64, 64)) / 8).astype(np.float32), "inside")
+    proto.graph.node[0].attribute[0].g.initializer.append(inside)
+    done = quantize(DYNAMIC, proto)
+    done.check()
+    assert done.stats.counters == {"MatMul": 2}
+    ops = [node.op_type for node in done.after.graph.all_nodes()]
+    assert "MatMul" not in ops
+    assert size(done.after) < 0.5 * len(proto.SerializeToString())
+    assert done.sqnr > 25
 
 
 def test_a_second_run_is_a_no_op(parse: Parse, quantize: Any, again: Any, weights: Any) -> None:
