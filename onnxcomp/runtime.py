@@ -39,7 +39,7 @@ _SILENT = 4  # log severity "fatal": every failure reaches the caller as an exce
 _KERNEL = "_kernel_time"
 # Types of outputs that onnxruntime does not turn into numpy arrays
 _FOREIGN = re.compile(r"tensor\((bfloat16|float8\w*|float4\w*|u?int[24])\)")
-_MARKS = re.compile(r"(_nchwc|_token_\d+)$")
+_MARKS = re.compile(r"^fused |(/\w+Fusion/?|_nchwc|_token_\d+)+$")
 _CPU = "CPUExecutionProvider"
 # In the order in which onnxruntime offers them nodes: what the first can't run goes to the next
 _PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
@@ -158,8 +158,8 @@ def node_times(
 ) -> dict[tuple[str, str], float]:
     """Return the median seconds of each kernel, by its name (a node's, or of a tensor that it makes) and its type.
 
-    onnxruntime renames what it rewrites: a layout-changed node is called after its output, a fused integer node after
-    the float node with a mark behind; both marks are taken off.
+    onnxruntime renames what it rewrites: a layout-changed node is called after its output, a fused one after a node
+    that went in, with a mark behind or before. The marks are taken off.
 
     Raises:
         ModelError: onnxruntime refuses the model.

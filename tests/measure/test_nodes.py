@@ -58,3 +58,15 @@ def test_no_kernel_of_a_real_profile_counts_twice(model: Any) -> None:
 
 def test_a_constant_counts_for_its_first_reader(model: Any) -> None:
     assert node_bytes(model) == {"c0": 8 * 8 * 3 * 3 * 4, "side": 8 * 8 * 3 * 3 * 4}  # c1 has the weights of c0
+
+
+@pytest.mark.parametrize("product", ["Gemm(x, w, b)", "MatMul(x, w) [sum] s = Add(h, b)"])
+@pytest.mark.parametrize("behind", ["Relu", "LeakyRelu", "Tanh"])
+def test_a_product_counts_with_what_is_fused_into_it(parse: Callable[..., Any], product: str, behind: str) -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 64))
+    last = "s" if "Add" in product else "h"
+    text = f"g (float[8, 64] x) => (float[8, 64] y) {{ [fc] h = {product} [act] y = {behind}({last}) }}"
+    found = node_times(
+        load(parse(text, {"w": weight, "b": weight[0]}).SerializeToString()), {"x": np.ones((8, 64), np.float32)}
+    )
+    assert found["fc"] > 0
