@@ -31,44 +31,31 @@ _CANDIDATES = ("static-conv+dynamic", "static", "static+dynamic")
 
 def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:
     """Judge one model by all methods; runs in the worker process."""
-    from onnxcomp.data import open_samples
-    from onnxcomp.facts import feature_outputs, input_specs
-    from onnxcomp.metrics import load_metric
-    from onnxcomp.model import load, open_session
-    from onnxcomp.passbase import PassContext
-    from onnxcomp.pipeline import Verifier, run_recipe
-    from onnxcomp.recipe import Recipe, Step
-    from onnxcomp.search import Judge, Task, cleanup
-    from onnxcomp.search.candidates import quantized
-    from onnxcomp.statistics import RangeStore
-    from onnxcomp.target import Budget, get_target
+    from zoo_candidate import set_up
 
-    original = load(job["model"])
-    specs = input_specs(original)
-    samples, evaluation = (open_samples(Path(job[key]), specs) for key in ("calibration", "eval"))
-    ctx = PassContext(target=get_target("auto"), samples=samples)
-    verifier = Verifier(original, samples.spread(3))
-    cleaned, _ = run_recipe(original, cleanup(), ctx, verifier)
-    ctx.ranges = RangeStore(cleaned, samples)
-    task = Task(evaluation, load_metric(job["metric"])[1] if job["metric"] else None)
-    judge = Judge(open_session(original, threads=0), task, Budget(), features=feature_outputs(original))
-    (candidate,) = (found for found in quantized(calibrated=True) if found.name == job["candidate"])
+    from onnxcomp.model import open_session
+    from onnxcomp.pipeline import run_recipe
+    from onnxcomp.recipe import Recipe, Step
+    from onnxcomp.statistics import RangeStore
+
+    bench = set_up(job)
+    bench.ctx.ranges = RangeStore(bench.cleaned, bench.calibration)
     results: dict[str, Any] = {}
     for method in job["methods"]:
         print(f"{job['name']}  {method}", file=sys.stderr, flush=True)
         steps = (
             Step(step.name, {**step.settings, "method": method}) if step.name == "quantize-static" else step
-            for step in candidate.recipe.steps
+            for step in bench.recipe.steps
         )
-        model, reports = run_recipe(cleaned, Recipe(tuple(steps)), ctx, verifier)
-        quality = judge.quality(open_session(model, threads=0))
+        model, reports = run_recipe(bench.cleaned, Recipe(tuple(steps)), bench.ctx, bench.verifier)
+        quality = bench.judge.quality(open_session(model, threads=0))
         results[method] = {
             "score": quality.score,
             "agreement": quality.agreement,
             "sqnr": quality.sqnr,
             "modified": [report.name for report in reports if report.modified],
         }
-    return without_infinity({"original": judge.original.score, "methods": results})
+    return without_infinity({"original": bench.judge.original.score, "methods": results})
 
 
 def table(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> Table:

@@ -97,39 +97,25 @@ def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:
     """Judge one model with all repairs; runs in the worker process."""
     from functools import partial
 
-    from onnxcomp.data import open_samples
-    from onnxcomp.facts import feature_outputs, input_specs
-    from onnxcomp.measure import interleave
-    from onnxcomp.metrics import load_metric
-    from onnxcomp.model import load, open_session, size
-    from onnxcomp.passbase import PassContext
-    from onnxcomp.pipeline import Verifier, run_recipe
-    from onnxcomp.search import Judge, Task, cleanup
-    from onnxcomp.search.candidates import quantized
-    from onnxcomp.statistics import RangeStore
-    from onnxcomp.target import Budget, get_target
+    from zoo_candidate import set_up
 
-    original = load(job["model"])
-    specs = input_specs(original)
-    samples, evaluation = (open_samples(Path(job[key]), specs) for key in ("calibration", "eval"))
-    ctx = PassContext(target=get_target("auto"), samples=samples)
-    verifier = Verifier(original, samples.spread(3))
-    cleaned, _ = run_recipe(original, cleanup(), ctx, verifier)
-    if job["spread"] > 1:
-        cleaned = planted(cleaned, job["spread"])
-    ctx.ranges = RangeStore(cleaned, samples)
-    task = Task(evaluation, load_metric(job["metric"])[1] if job["metric"] else None)
-    judge = Judge(open_session(original, threads=0), task, Budget(), features=feature_outputs(original))
-    (candidate,) = (found for found in quantized(calibrated=True) if found.name == job["candidate"])
+    from onnxcomp.measure import interleave
+    from onnxcomp.model import open_session, size
+    from onnxcomp.pipeline import run_recipe
+    from onnxcomp.statistics import RangeStore
+
+    bench = set_up(job)
+    cleaned = planted(bench.cleaned, job["spread"]) if job["spread"] > 1 else bench.cleaned
+    bench.ctx.ranges = RangeStore(cleaned, bench.calibration)
     results: dict[str, Any] = {}
     sessions = {}
     for name, text in {NONE: None, **{text: text for text in job["repairs"]}}.items():
         print(f"{job['name']}  {name}", file=sys.stderr, flush=True)
         repair = Recipe() if text is None else parse_steps(text)
-        recipe = repaired(candidate.recipe, repair, job["static"])
-        model, reports = run_recipe(cleaned, recipe, ctx, verifier)
+        recipe = repaired(bench.recipe, repair, job["static"])
+        model, reports = run_recipe(cleaned, recipe, bench.ctx, bench.verifier)
         sessions[name] = open_session(model, threads=1)
-        quality = judge.quality(open_session(model, threads=0))
+        quality = bench.judge.quality(open_session(model, threads=0))
         results[name] = without_infinity(
             {
                 "score": quality.score,
@@ -142,13 +128,13 @@ def compare_in_worker(job: dict[str, Any]) -> dict[str, Any]:
             }
         )
     if job["seconds"] > 0:
-        feed = next(iter(evaluation))
+        feed = next(iter(bench.evaluation))
         contenders = {name: partial(session.run, feed) for name, session in sessions.items()}
         timed = interleave(contenders, baseline=NONE, half_width=0.01, max_seconds=job["seconds"], seed=0)
         for name, ratio in timed.ratios.items():
             bounds = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
             results[name]["ratio"] = without_infinity(bounds)
-    return {"original": judge.original.score, "repairs": results}
+    return {"original": bench.judge.original.score, "repairs": results}
 
 
 def planted(model: "ir.Model", factor: float) -> "ir.Model":
