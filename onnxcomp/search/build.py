@@ -60,6 +60,7 @@ class Builder:
         self._ctx = ctx
         self._verifier = verifier
         self._progress = progress
+        self._fronts: dict[str, tuple[ir.Model, tuple[PassReport, ...]]] = {}
 
     def cleanup(self) -> Built:
         """Return the cleaned-up model itself as a candidate."""
@@ -92,7 +93,7 @@ class Builder:
         """Return a candidate with weights rounded better and with other thresholds: as fast, but it loses less."""
         if not candidate.recipe.needs_calibration:
             return []
-        rounded = self._ctx.samples is not None and self._rounded[1][0].modified
+        rounded = self._ctx.samples is not None
         found = self.build(retuned(candidate.result.name, candidate.recipe, rounded=rounded))
         for other in found:
             other.family, other.rescued = f"{candidate.family}{_added(candidate, other)}", candidate.rescued
@@ -183,15 +184,19 @@ class Builder:
         return Variants(base, candidate.recipe, self._ctx, verifier, done=len(done))
 
     def _start(self, recipe: Recipe) -> "tuple[ir.Model, tuple[PassReport, ...]]":
-        """Return the model from which to go on with a recipe, and the reports of its steps that are done already."""
-        return self._rounded if recipe.steps[:1] == ROUNDED.recipe.steps else (self._cleaned, ())
+        """Return the model from which to go on with a recipe, and the reports of its steps that are done already.
 
-    @cached_property
-    def _rounded(self) -> "tuple[ir.Model, tuple[PassReport, ...]]":
-        """The cleaned-up model with rounded weights: it takes long, and many candidates start from it."""
-        report = partial(self._stage, ROUNDED.name)
-        model, reports = run_recipe(self._cleaned, ROUNDED.recipe, self._ctx, self._verifier, progress=report)
-        return model, tuple(reports)
+        Rounding weights takes long, and many candidates begin with it.
+        """
+        rounded = ROUNDED.recipe.steps[0]
+        if rounded not in recipe.steps:
+            return self._cleaned, ()
+        front = Recipe(recipe.steps[: recipe.steps.index(rounded) + 1])
+        if (key := front.to_toml()) not in self._fronts:
+            report = partial(self._stage, ROUNDED.name)
+            model, reports = run_recipe(self._cleaned, front, self._ctx, self._verifier, progress=report)
+            self._fronts[key] = model, tuple(reports)
+        return self._fronts[key]
 
     @cached_property
     def _has_attention(self) -> bool:

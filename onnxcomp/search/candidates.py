@@ -148,7 +148,9 @@ def retuned(name: str, recipe: Recipe, *, rounded: bool) -> list[Candidate]:
         return []
     found = []
     if rounded:
-        name, recipe = f"{name}, {ROUNDED.name}", Recipe((*ROUNDED.recipe.steps, *recipe.steps))
+        at = next(i for i, step in enumerate(recipe.steps) if step.name == static)  # behind the exact rewrites
+        whole = (*recipe.steps[:at], *ROUNDED.recipe.steps, *recipe.steps[at:])
+        name, recipe = f"{name}, {ROUNDED.name}", Recipe(whole)
         found.append(Candidate(name, recipe))
     for method in _OTHER_METHODS:
         steps = (Step(s.name, {**s.settings, "method": method}) if s.name == static else s for s in recipe.steps)
