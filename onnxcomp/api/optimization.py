@@ -20,6 +20,7 @@ from onnxcomp.api.common import (
     unverified,
     why_unmeasured,
 )
+from onnxcomp.api.resume import open_memory
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
 from onnxcomp.facts import is_quantized, opset, parameter_count, unfinite_weights
@@ -91,6 +92,7 @@ def optimize(
     seed: int = 0,
     time_budget: float = 300.0,
     pareto: str | os.PathLike[str] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -114,6 +116,8 @@ def optimize(
         time_budget: Seconds after which no optional step is begun; the final proof is never cut short.
         pareto: Folder that gets, as a model and a recipe each, the candidates that no other one equals or beats in
             size, latency and score at once, those outside the budget too; it may exist.
+        work_dir: Folder that keeps what was built, judged and timed: a run that was killed goes on where it was when
+            it is started again with the same arguments. It may be missing.
         progress: Called with the stage and the share done.
 
     Raises:
@@ -141,8 +145,14 @@ def optimize(
     if pareto is not None:
         check_folder(Path(pareto), overwrite=True)
         work = dataclasses.replace(work, pareto=Path(pareto))
+    if work_dir is not None:
+        tell = progress or (lambda _stage, _share: None)
+        memory = open_memory(Path(work_dir), prepared.model, work, metric=metric, progress=tell)
+        work = dataclasses.replace(work, memory=memory)
     outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
     found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task.final)]
+    if work.memory.known:
+        found.append(f"{work.memory.known} results were known from an earlier start, and taken from the work folder")
     if outcome.cut_short:
         found.append("the time budget ended the search early: a longer --time-budget may find more")
     report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)))

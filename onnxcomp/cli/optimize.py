@@ -50,6 +50,9 @@ def command(
             help="Folder for all that nothing beats in size, latency and score at once, each with its recipe."
         ),
     ] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the state of a long run: killed, the same command goes on with it.")
+    ] = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
@@ -144,6 +147,7 @@ def command(
             seed=seed,
             time_budget=time_budget,
             pareto=pareto,
+            work_dir=work_dir,
             progress=progress,
         )
     written = result.save(target_path)

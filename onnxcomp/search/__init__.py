@@ -2,6 +2,7 @@
 
 from onnxcomp.search.candidates import cleanup, prepared, wanted
 from onnxcomp.search.judge import Judge, Task, hold_out
+from onnxcomp.search.memory import Memory
 from onnxcomp.search.optimize import optimize
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Evidence, FrontModel, NearMiss, Outcome, Quality
@@ -14,6 +15,7 @@ __all__ = [
     "FrontModel",
     "Judge",
     "LeftOut",
+    "Memory",
     "NearMiss",
     "Outcome",
     "Progress",

@@ -11,6 +11,7 @@ from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.candidates import ATTENTION, ROUNDED, Candidate, attended, retuned
+from onnxcomp.search.memory import Memory
 from onnxcomp.search.polish import polish
 from onnxcomp.search.race import NO_SLOWER, Race
 from onnxcomp.search.rescue import rescue
@@ -47,6 +48,7 @@ class Builder:
         ctx: Shared by their passes.
         verifier: Compares each pass's result with the original.
         progress: Told what is going on.
+        memory: Keeps what was made.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Builder:
         ctx: PassContext,
         verifier: Verifier,
         progress: Callable[[str, float | None], None],
+        memory: Memory,
     ) -> None:
         self._cleaned = cleaned
         self._ctx = ctx
         self._verifier = verifier
         self._progress = progress
         self._fronts: dict[str, tuple[ir.Model, tuple[PassReport, ...]]] = {}
+        self._memory = memory
 
     def cleanup(self) -> Built:
         """Return the cleaned-up model itself as a candidate."""
@@ -74,11 +78,7 @@ class Builder:
         built: list[Built] = []
         seen = {fingerprint(self._cleaned)}
         for candidate in wanted:
-            report = partial(self._stage, candidate.name)
-            start, done = self._start(candidate.recipe)
-            rest = Recipe(candidate.recipe.steps[len(done) :])
-            model, others = run_recipe(start, rest, self._ctx, self._verifier, progress=report)
-            reports = (*done, *others)
+            model, reports = self._made(candidate)
             result = _described(candidate.name, model, reports)
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
             if (key := fingerprint(model)) not in seen:
@@ -88,6 +88,45 @@ class Builder:
                 result.rejected = failures[0]
                 built.append(Built(result, model, candidate.name, candidate.recipe))
         return built
+
+    def _made(self, candidate: Candidate) -> "tuple[ir.Model, tuple[PassReport, ...]]":
+        def make() -> "tuple[ir.Model, tuple[PassReport, ...]]":
+            report = partial(self._stage, candidate.name)
+            start, done = self._start(candidate.recipe)
+            rest = Recipe(candidate.recipe.steps[len(done) :])
+            model, others = run_recipe(start, rest, self._ctx, self._verifier, progress=report)
+            return model, (*done, *others)
+
+        made = self._memory.recall_model(f"model of {candidate.name}", partial(_key, "model", candidate.recipe), make)
+        if self._ctx.ranges is not None:
+            self._memory.keep_histograms(self._ctx.ranges.known)
+        return made
+
+    def _varied(
+        self, what: str, origin: Built, make: Callable[[], tuple[Variant, tuple[Recipe, ...]] | None]
+    ) -> tuple[Variant, tuple[Recipe, ...]] | None:
+        """Return the variant of a candidate that a step of the search chose, with its alternatives; it may be known."""
+        fresh: list[Variant] = []
+
+        def choose() -> tuple[str, ...]:
+            found = make()
+            if found is None:
+                return ()
+            variant, others = found
+            fresh.append(variant)
+            self._memory.recall_model(
+                "", partial(_key, "model", variant.recipe), lambda: (variant.model, variant.passes)
+            )
+            return tuple(recipe.to_toml() for recipe in (variant.recipe, *others))
+
+        key = partial(_key, what, origin.recipe)
+        chosen = self._memory.recall(f"{what} of {origin.result.name}", key, tuple[str, ...], choose)
+        recipes = [Recipe.from_toml(text) for text in chosen]
+        if not recipes:
+            return None
+        if not fresh:
+            fresh.append(Variant(*self._made(Candidate(_variant_name(origin, recipes[0]), recipes[0])), recipes[0]))
+        return fresh[0], tuple(recipes[1:])
 
     def retune(self, candidate: Built) -> list[Built]:
         """Return a candidate with weights rounded better and with other thresholds: as fast, but it loses less."""
@@ -118,6 +157,23 @@ class Builder:
         """
         if candidate.rescued or not candidate.recipe.steps:
             return None
+        search = partial(self._find_rescue, candidate, acceptable, noise, race, late)
+        found = self._varied("rescue", candidate, search)
+        if found is None:
+            return None
+        variant, others = found
+        rescued = self._variant(candidate, variant, rescued=True)
+        rescued.milder = tuple(Candidate(_variant_name(candidate, recipe), recipe) for recipe in others)
+        return rescued
+
+    def _find_rescue(
+        self,
+        candidate: Built,
+        acceptable: Callable[["ir.Model"], bool],
+        noise: Verifier,
+        race: Race,
+        late: Callable[[float], bool],
+    ) -> tuple[Variant, tuple[Recipe, ...]] | None:
         timed = candidate.result.latency is not None  # else all nodes cost the same
         variants = self._variants(candidate, noise)
         threads = race.threads
@@ -134,10 +190,7 @@ class Builder:
         )
         if found is None:
             return None
-        rescued = self._variant(candidate, found[0], rescued=True)
-        others = [variant.recipe for variant in kept if variant is not found[0]]
-        rescued.milder = tuple(Candidate(_variant_name(candidate, recipe), recipe) for recipe in others)
-        return rescued
+        return found[0], tuple(variant.recipe for variant in kept if variant is not found[0])
 
     def milder(self, candidate: Built) -> Built | None:
         """Return a variant of a rescued candidate that leaves more nodes float, and was acceptable too; or None."""
@@ -151,13 +204,18 @@ class Builder:
         if not candidate.recipe.steps:
             return None
         self._progress(f"polish {candidate.result.name}", None)
-        found = polish(
-            self._variants(candidate, self._verifier),
-            float_times=node_times(self._cleaned, race.feed, threads=race.threads),
-            integer_times=node_times(candidate.model, race.feed, threads=race.threads),
-            size=size,
-            race=lambda models: race.among(models, f"polish {candidate.result.name}"),
-        )
+
+        def search() -> tuple[Variant, tuple[Recipe, ...]] | None:
+            found = polish(
+                self._variants(candidate, self._verifier),
+                float_times=node_times(self._cleaned, race.feed, threads=race.threads),
+                integer_times=node_times(candidate.model, race.feed, threads=race.threads),
+                size=size,
+                race=lambda models: race.among(models, f"polish {candidate.result.name}"),
+            )
+            return None if found is None else (found[0], ())
+
+        found = self._varied("polish", candidate, search)
         if found is None:
             return None
         polished = self._variant(candidate, found[0], rescued=candidate.rescued)
@@ -192,11 +250,16 @@ class Builder:
         if rounded not in recipe.steps:
             return self._cleaned, ()
         front = Recipe(recipe.steps[: recipe.steps.index(rounded) + 1])
-        if (key := front.to_toml()) not in self._fronts:
+
+        def make() -> "tuple[ir.Model, tuple[PassReport, ...]]":
             report = partial(self._stage, ROUNDED.name)
             model, reports = run_recipe(self._cleaned, front, self._ctx, self._verifier, progress=report)
-            self._fronts[key] = model, tuple(reports)
-        return self._fronts[key]
+            return model, tuple(reports)
+
+        if (text := front.to_toml()) not in self._fronts:
+            key = partial(_key, "rounded", front)
+            self._fronts[text] = self._memory.recall_model("the model with rounded weights", key, make)
+        return self._fronts[text]
 
     @cached_property
     def _has_attention(self) -> bool:
@@ -213,6 +276,10 @@ class Builder:
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:
     return CandidateResult(name, recipe_of(model), reports, size(model))
+
+
+def _key(kind: str, recipe: Recipe) -> list[str]:
+    return [kind, recipe.to_toml()]
 
 
 def _variant_name(origin: Built, recipe: Recipe) -> str:

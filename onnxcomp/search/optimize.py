@@ -68,7 +68,7 @@ class _Optimizer:
         self._progress = progress
         self._size = size(model) if self._source is None else self._source.stat().st_size
         feed = next(iter(work.task.samples.take(1)))
-        self._race = Race(model, feed, threads=work.threads, seed=work.seed, progress=progress)
+        self._race = Race(model, feed, threads=work.threads, seed=work.seed, progress=progress, memory=work.memory)
 
     def run(self) -> Outcome:
         work = self._work
@@ -82,8 +82,9 @@ class _Optimizer:
         if work.statistics is not None:
             ctx.ranges = work.statistics.store(cleaned, work.calibration, progress=self._calibrating)
         elif work.calibration is not None:
-            ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating)
-        builder = Builder(cleaned, ctx, verifier, self._progress)
+            known = work.memory.histograms()
+            ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating, known=known)
+        builder = Builder(cleaned, ctx, verifier, self._progress, work.memory)
         first = wanted(recipe, calibrated=ctx.ranges is not None, techniques=work.techniques, goal=work.goal)
         built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
@@ -209,9 +210,13 @@ class _Optimizer:
         self._measure([rescued])
         return rescued
 
+    def _seconds(self) -> float:
+        """Return the seconds since the start, and those that what is known had taken."""
+        return time.perf_counter() - self._start + self._work.memory.spent
+
     def _late(self, share: float = 1.0) -> bool:
         """Whether a share of the time is used up that optional steps may take."""
-        late = time.perf_counter() - self._start > share * _OPTIONAL_SHARE * self._work.time_budget
+        late = self._seconds() > share * _OPTIONAL_SHARE * self._work.time_budget
         self._cut_short |= late
         return late
 
@@ -247,7 +252,7 @@ class _Optimizer:
             missed=None if missed is None else _told(missed, nearest),
             nearest=nearest,
             front=front,
-            seconds=time.perf_counter() - self._start,
+            seconds=self._seconds(),
             cut_short=self._cut_short,
             source=self._source,
         )

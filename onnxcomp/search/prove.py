@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.measure import Comparison
-from onnxcomp.model import is_one_file, load, open_session, save
+from onnxcomp.model import fingerprint, is_one_file, load, open_session, save
 from onnxcomp.runtime import Session
 from onnxcomp.search.build import Built
 from onnxcomp.search.judge import Judge
@@ -75,7 +76,7 @@ class Prover:
         result = candidate.result
         self._progress(f"judge {result.name}", None)
         try:
-            result.quality = self._searching.quality(open_session(candidate.model, threads=0))
+            result.quality = self._quality(self._searching, candidate, "searched")
             result.rejected = self._searching.objection(result.quality)
         except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             result.rejected = str(err)
@@ -86,9 +87,17 @@ class Prover:
             return candidate.result.quality
         self._progress(f"judge {candidate.result.name}", None)
         try:
-            return self._final.quality(open_session(candidate.model, threads=0))
+            return self._quality(self._final, candidate, "final")
         except (MetricError, ModelError):
             return None
+
+    def _quality(self, judge: Judge, candidate: Built, part: str) -> Quality:
+        def measure() -> Quality:
+            return judge.quality(open_session(candidate.model, threads=0))
+
+        what = f"quality of {candidate.result.name}"
+        key = partial(_key, "quality", part, candidate.model)
+        return self._work.memory.recall(what, key, Quality, measure)
 
     def misses(self, quality: Quality) -> list[Miss]:
         """List the bounds on accuracy and fidelity that a quality on the samples of the verdict does not keep."""
@@ -114,7 +123,7 @@ class Prover:
             comparison = None
             if result.latency is not None:
                 session = Session(path, threads=self._work.threads)
-                comparison = self._race.exact(result.name, session, result.latency.ratio)
+                comparison = self._race.exact(result.name, session, result.latency.ratio, model=loaded)
                 result.latency = comparison.ratios[result.name]
                 result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
             if result.rejected:
@@ -125,10 +134,16 @@ class Prover:
     def _verdict(self, candidate: Built, loaded: "ir.Model") -> tuple[Quality, Evidence] | None:
         result = candidate.result
         self._progress(f"judge {result.name} from disk", None)
-        rng = np.random.default_rng(self._work.seed)
+
+        def measure() -> tuple[Quality, Evidence]:
+            rng = np.random.default_rng(self._work.seed)
+            return self._final.verdict(open_session(loaded, threads=0), rng, held_out=self._held_out)
+
+        key = partial(_key, "verdict", "final", loaded)
         try:
-            session = open_session(loaded, threads=0)
-            quality, evidence = self._final.verdict(session, rng, held_out=self._held_out)
+            quality, evidence = self._work.memory.recall(
+                f"verdict on {result.name}", key, tuple[Quality, Evidence], measure
+            )
             result.rejected = self._final.objection(quality)
         except (MetricError, ModelError) as err:
             result.rejected = str(err)
@@ -140,3 +155,7 @@ class Prover:
             result.rejected = f"on samples that the search did not see: {result.rejected}"
             candidate.failed_verdict = True
         return None
+
+
+def _key(kind: str, part: str, model: "ir.Model") -> list[str]:
+    return [kind, part, fingerprint(model)]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.data import Feed
 from onnxcomp.measure import Comparison, Ratio, interleave
-from onnxcomp.model import open_session
+from onnxcomp.model import fingerprint, open_session
 from onnxcomp.runtime import Session
+from onnxcomp.search.memory import Memory
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +34,7 @@ class Race:
         threads: Intra-op threads.
         seed: Of the order within rounds.
         progress: Told the stage and the share of the time used.
+        memory: Keeps what was timed.
     """
 
     def __init__(
@@ -43,45 +45,64 @@ class Race:
         threads: int,
         seed: int,
         progress: Callable[[str, float | None], None],
+        memory: Memory | None = None,
     ) -> None:
         self._original = original
         self.feed = feed
         self.threads = threads
         self._seed = seed
         self._progress = progress
+        self._memory = memory or Memory()
 
     def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
         """Time several models well enough to rank them."""
-        sessions = {name: open_session(model, threads=self.threads) for name, model in models.items()}
-        half_width, seconds = _ROUGH
-        return self._run(sessions, half_width, seconds, "measure", attempts=2)
+
+        def measure() -> Comparison:
+            sessions = {name: open_session(model, threads=self.threads) for name, model in models.items()}
+            half_width, seconds = _ROUGH
+            return self._run(sessions, half_width, seconds, "measure", attempts=2)
+
+        return self._memory.recall(f"time of {', '.join(models)}", partial(_key, "rough", models), Comparison, measure)
 
     def among(self, models: "Mapping[str, ir.Model]", stage: str) -> Comparison:
         """Time models against the first of them."""
-        contenders = {
-            name: partial(open_session(model, threads=self.threads).run, self.feed) for name, model in models.items()
-        }
-        half_width, seconds = _AMONG
-        return interleave(
-            contenders,
-            baseline=next(iter(models)),
-            half_width=half_width,
-            max_seconds=seconds,
-            seed=self._seed,
-            progress=partial(self._progress, stage),
-        )
 
-    def exact(self, name: str, session: Session, expected: float) -> Comparison:
+        def measure() -> Comparison:
+            contenders = {
+                name: partial(open_session(model, threads=self.threads).run, self.feed)
+                for name, model in models.items()
+            }
+            half_width, seconds = _AMONG
+            return interleave(
+                contenders,
+                baseline=next(iter(models)),
+                half_width=half_width,
+                max_seconds=seconds,
+                seed=self._seed,
+                progress=partial(self._progress, stage),
+            )
+
+        return self._memory.recall(stage, partial(_key, "among", models), Comparison, measure)
+
+    def exact(self, name: str, session: Session, expected: float, *, model: "ir.Model | None" = None) -> Comparison:
         """Time one model well enough to promise its ratio.
 
         Args:
             name: Of the model.
             session: Made from the file that is to be delivered, with this race's threads.
             expected: Its ratio in the rough run.
+            model: The model itself, where its time may be known.
         """
         half_width, seconds = _EXACT
         relative = half_width / min(1.0, max(0.25, expected))
-        return self._run({name: session}, relative, seconds, f"prove {name}", attempts=_ATTEMPTS)
+
+        def measure() -> Comparison:
+            return self._run({name: session}, relative, seconds, f"prove {name}", attempts=_ATTEMPTS)
+
+        if model is None:
+            return measure()
+        key = partial(_key, "exact", {name: model})
+        return self._memory.recall(f"exact time of {name}", key, Comparison, measure)
 
     def _run(
         self, sessions: Mapping[str, Session], half_width: float, seconds: float, stage: str, *, attempts: int
@@ -100,6 +121,10 @@ class Race:
             if comparison.settled or all(ratio.half_width <= _WIDEST for ratio in comparison.ratios.values()):
                 break
         return comparison
+
+
+def _key(kind: str, models: "Mapping[str, ir.Model]") -> list[str]:
+    return [kind, *(text for name, model in models.items() for text in (name, fingerprint(model)))]
 
 
 def slowness(ratio: Ratio, allowed: float | None) -> str | None:

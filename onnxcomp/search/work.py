@@ -7,6 +7,7 @@ from pathlib import Path
 from onnxcomp.data import Samples
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.judge import Task
+from onnxcomp.search.memory import Memory
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Target, Technique
 
@@ -31,6 +32,7 @@ class Work:
         threads: Intra-op threads of the timed sessions.
         timed: Whether times of this machine count: not where the model is to run on another.
         pareto: Folder that gets the candidates that nothing beats in size, latency and score at once.
+        memory: What earlier runs on the same things have found out.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the proof is never cut short.
     """
@@ -46,5 +48,6 @@ class Work:
     threads: int = 1
     timed: bool = True
     pareto: Path | None = None
+    memory: Memory = field(default_factory=Memory)
     seed: int = 0
     time_budget: float = 300.0
