@@ -24,20 +24,20 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
 
 
-def results(seeds: range) -> Iterator[tuple[int, str]]:
+def results(seeds: range, worker: str = "tests.fuzz.worker") -> Iterator[tuple[int, str]]:
     """Yield what came of each seed; a process that ends at one is started again behind it."""
     todo = seeds
     while todo:
         last = todo.start - 1
-        for seed, result in _run(todo):
+        for seed, result in _run(todo, worker):
             yield seed, result
             last = seed
         todo = range(last + 1, seeds.stop)
 
 
-def _run(seeds: range) -> Iterator[tuple[int, str]]:
+def _run(seeds: range, module: str) -> Iterator[tuple[int, str]]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.fuzz.worker", folder, str(seeds.start), str(seeds.stop)]
+        command = [sys.executable, "-m", module, folder, str(seeds.start), str(seeds.stop)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         with (
             Path(folder, "errors").open("w+b") as errors,

@@ -16,13 +16,13 @@ import numpy as np
 from onnxcomp.coding import huffman, rans
 from onnxcomp.coding.errors import CodingError
 
-__all__ = ["CHUNK", "CodedStream", "Coder", "Plan", "decode_stream", "entropy", "lanes_for", "plan_stream"]
+__all__ = ["CHUNK", "CodedStream", "Coder", "Plan", "decode_stream", "entropy", "histogram", "lanes_for", "plan_stream"]
 
 CHUNK = 1 << 20  # symbols that decode on their own
 _SYMBOLS_PER_LANE = 2048
 _MOST_LANES = 512
 _MOST_PER_LANE = 32768  # codes of 12 bits: their bytes fit 16 bits
-_SAMPLE = 1 << 16  # bytes that deflate is tried on
+_SAMPLE, _SAMPLES = 1 << 14, 5  # bytes that deflate is tried on, and at how many places
 _MOST_ROWS = 1 << 24
 _MOST_HEAD = 9 + 2 * _MOST_ROWS + 16 * 512
 _CLASS_STEPS = (0.5, 1.0)  # of levels, in powers of two
@@ -91,7 +91,7 @@ class Plan:
             case Coder.DEFLATE:
                 chunks = list(each(lambda part: zlib.compress(part.tobytes()), parts))
             case Coder.HUFFMAN:
-                lengths = huffman.code_lengths(np.bincount(symbols, minlength=256))
+                lengths = huffman.code_lengths(histogram(symbols))
                 head = zlib.compress((lengths[::2] | lengths[1::2] << 4).astype(np.uint8).tobytes(), 9)
                 chunks = list(each(lambda part: huffman.encode(part, lengths, lanes), parts))
             case Coder.RANS:
@@ -107,6 +107,14 @@ class Plan:
 def lanes_for(symbols: int) -> int:
     """Return how many lanes a stream gets: so few that their states cost little, so many that numpy has work."""
     return 1 << (max(1, min(min(symbols, CHUNK) // _SYMBOLS_PER_LANE, _MOST_LANES)).bit_length() - 1)
+
+
+def histogram(data: np.ndarray) -> np.ndarray:
+    """Count each byte of an array of uint8, in parts: numpy turns what it counts into 8 bytes each; int64 [256]."""
+    found = np.zeros(256, np.int64)
+    for start in range(0, len(data), CHUNK):
+        found += np.bincount(data[start : start + CHUNK], minlength=256)
+    return found
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -132,14 +140,15 @@ def _plans(data: np.ndarray, coder: Coder, columns: int) -> Iterable[Plan]:
         yield Plan(data, Coder.RAW, data.size * 8)
         return
     if coder is Coder.DEFLATE:
-        sample = data[:_SAMPLE].tobytes()
-        packed = len(zlib.compress(sample)) * data.size / len(sample)
-        yield Plan(data, coder, packed * 8)
+        starts = {part * max(0, data.size - _SAMPLE) // (_SAMPLES - 1) for part in range(_SAMPLES)}
+        samples = [data[start : start + _SAMPLE].tobytes() for start in sorted(starts)]
+        packed = sum(len(zlib.compress(sample)) for sample in samples) / sum(map(len, samples))
+        yield Plan(data, coder, packed * data.size * 8)
         return
     nibbles = bool(data.max() < 16)
     for paired in (False, True) if nibbles else (False,):
         symbols = _paired(data) if paired else data
-        counts = np.bincount(symbols, minlength=256)
+        counts = histogram(symbols)
         states = lanes_for(symbols.size) * -(-symbols.size // CHUNK)
         if coder is Coder.HUFFMAN:
             lengths = huffman.code_lengths(counts)

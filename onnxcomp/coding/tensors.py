@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxcomp.coding.errors import CodingError
-from onnxcomp.coding.streams import CodedStream, Coder, Plan, decode_stream, entropy, plan_stream
+from onnxcomp.coding.streams import CodedStream, Coder, Plan, decode_stream, entropy, histogram, plan_stream
 
 __all__ = ["Codec", "CodedTensor", "decode_tensor", "encode_tensor"]
 
@@ -65,7 +65,7 @@ def encode_tensor(
         codec: How; None: the smallest.
         each: As ``map``; one that uses threads codes chunks at the same time.
     """
-    counted = sum(entropy(np.bincount(plane, minlength=256)) for plane in _planes(data, width, rotated=rotated))
+    counted = sum(entropy(histogram(plane)) for plane in _planes(data, width, rotated=rotated))
     if codec is not None:
         plans = _plans(data, codec, width, rotated=rotated, columns=columns)
     else:

@@ -184,6 +184,8 @@ def read_header(data: memoryview) -> dict[str, tuple[int, int]]:
         if entry["dtype"] != "U8" or start != at - 8 - size or stop - start != length:
             raise CodingError(f"part {name[:40]!r} is not where it must be")
         parts[name] = (at, at := at + length)
+    if list(parts)[:2] != [GRAPH, MANIFEST]:
+        raise CodingError("its first parts are not the graph and the manifest")
     if at != len(data):
         raise CodingError("it is cut short" if at > len(data) else "there is something behind its end")
     return parts
@@ -234,6 +236,8 @@ def _tensor(entry: Any) -> TensorEntry:
         tuple(heads),
         tuple(tables),
     )
+    if found.width not in (1, 2, 4, 8):
+        raise CodingError(f"elements of {found.width} bytes")
     if found.dtype not in BITS:
         raise CodingError(f"the data type {found.dtype[:40]!r}")
     return found

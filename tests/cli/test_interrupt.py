@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
+import onnxcomp
 from onnxcomp.model import load
 from tests.cli.bad_files import make
 
@@ -85,6 +86,23 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path, number: signal.Signals
         assert (folder / "out" / "o.onnx").read_bytes() == b"old"
     else:
         assert load(folder / "out" / "o.onnx")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_an_interrupt_of_packing_leaves_nothing_behind(folder: Path, command: str, when: str) -> None:
+    onnxcomp.pack(folder / "m.onnx", folder / "m.onnxz")
+    (folder / "out" / "o.onnx").write_bytes(b"old")
+    source = {"pack": "m.onnx", "unpack": "m.onnxz"}[command]
+    arguments = (command, source, "-o", "out/o.onnx", "--overwrite")
+    done = start(folder, hook(when, signal.SIGINT) + OPTIMIZE, *arguments)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "error: interrupted; no file is half written"
+    assert names(folder / "out") == ["o.onnx"]
+    assert names(folder / "temporary") == []
+    found = (folder / "out" / "o.onnx").read_bytes()
+    new = {"pack": folder / "m.onnxz", "unpack": folder / "m.onnx"}[command].read_bytes()
+    assert found == (b"old" if when == "before" else new)
 
 
 def test_a_kill_leaves_what_the_next_run_removes(folder: Path) -> None:

@@ -87,6 +87,12 @@ def test_floats_shrink_by_what_their_exponents_have_too_much() -> None:
     assert size(coded) < 0.85 * data.size
 
 
+def test_a_repetitive_beginning_does_not_mislead() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.tile(rng.normal(size=100), 500), rng.normal(size=150_000)]).astype(np.float32)
+    assert encode_tensor(values.view(np.uint8), width=4, rotated=True).codec is Codec.PLANES
+
+
 def test_the_smallest_codec_is_taken() -> None:
     repeated = np.frombuffer(np.random.default_rng(0).bytes(1000) * 50, np.uint8)
     assert encode_tensor(repeated).codec is Codec.DEFLATE
