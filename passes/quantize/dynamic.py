@@ -23,6 +23,7 @@ from onnxcomp.errors import RecipeError
 from onnxcomp.facts import opset
 from onnxcomp.model import infer_shapes
 from onnxcomp.passbase import Pass, PassContext, PassStats, Skip, Unit
+from onnxcomp.passes.cleanup.constants import LiftConstants
 from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import constant
 from onnxcomp.target import Target
@@ -73,6 +74,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that have a dynamic form."""
         work = model.clone()
+        LiftConstants().run(work, ctx)
         name_nodes(work.graph)
         infer_shapes(work)
         return [
@@ -88,6 +90,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
             return PassStats(modified=False, skipped=(Skip("", "", reason),))
         if ctx.target.no_dynamic is not None:
             return PassStats(modified=False, skipped=(Skip("", "", ctx.target.no_dynamic),))
+        lifted = LiftConstants().run(model, ctx)
         name_nodes(model.graph)
         infer_shapes(model)
         bits = 7 if ctx.target.reduce_range else 8
@@ -104,7 +107,7 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         if "LSTM" in counters:
             model.opset_imports.setdefault(_MICROSOFT, 1)
         drop_unused_initializers(model.graph)
-        return PassStats(modified=bool(counters), counters=counters)
+        return PassStats(modified=lifted.modified or bool(counters), counters=counters)
 
     def _applies(self, node: ir.Node) -> bool:
         return node.domain == "" and node.op_type in self.config.ops

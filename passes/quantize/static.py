@@ -24,6 +24,7 @@ from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.facts import opset
 from onnxcomp.model import infer_shapes, materialized
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Skip, Unit
+from onnxcomp.passes.cleanup.constants import LiftConstants
 from onnxcomp.passes.quantize.editor import drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import Placement, activations, constant, plan
 from onnxcomp.passes.quantize.qdq import QdqWriter, measured_tensors
@@ -91,6 +92,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         They go together: a convolution in float whose activation stays in integers would still have its result rounded.
         """
         work = model.clone()
+        LiftConstants().run(work, ctx)
         name_nodes(work.graph)
         infer_shapes(work)
         placement = plan(work.graph, ctx, anchors=self.config.anchors, exclude=self.config.exclude)
@@ -111,10 +113,11 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
             return PassStats(modified=False, skipped=(Skip("", "", reason),))
         if ctx.target.no_static is not None:
             return PassStats(modified=False, skipped=(Skip("", "", ctx.target.no_static),))
+        lifted = LiftConstants().run(model, ctx)
         name_nodes(model.graph)
         settled = self._settle(model, ctx)
         if settled is None:
-            return PassStats(modified=False)
+            return PassStats(modified=lifted.modified)
         drop_unused_initializers(settled.written.graph)
         model.graph = settled.written.graph
         return PassStats(modified=True, counters=_counters(list(settled.placement.roles.values())))
@@ -124,6 +127,7 @@ class QuantizeStatic(Pass[QuantizeStaticConfig]):
         if opset(model) < _MINIMUM_OPSET:
             return None
         base = model.clone()
+        LiftConstants().run(base, ctx)
         name_nodes(base.graph)
         settled = self._settle(base, ctx)
         if settled is None:
