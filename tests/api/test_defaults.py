@@ -14,8 +14,8 @@ from onnxcomp.target import Budget, Gates
 
 # What a command alone has: its files, what it prints
 OF_THE_COMMAND = {"output", "report", "overwrite", "dry_run", "output_format", "verbose", "quiet", "custom_ops"}
-# What a function alone has
-OF_THE_FUNCTION = {"progress"}
+# What a function alone has; where it writes, the path is not optional
+OF_THE_FUNCTION = {"progress", "path", "overwrite"}
 OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration", "technique": "techniques"}
 OF_IMAGES = {"image_size", "mean", "std", "layout", "resize"}  # None each; together they are `images`
 BOUNDS = {"budget": Budget, "gates": Gates}  # options of their own in a command
@@ -32,8 +32,9 @@ def of_command(verb: str) -> dict[str, Any]:
     """Return the defaults of a command, by the names of the function."""
     found = defaults(COMMANDS[f"onnxcomp.cli.{verb}"])
     assert all(found.pop(name, None) is None for name in OF_IMAGES)
-    if (no_bench := found.pop("no_bench", None)) is not None:
-        found["bench"] = not no_bench
+    for name in ("bench", "verify"):
+        if (switched_off := found.pop(f"no_{name}", None)) is not None:
+            found[name] = not switched_off
     return {OTHER_NAMES.get(name, name): plain(value) for name, value in found.items() if name not in OF_THE_COMMAND}
 
 
