@@ -53,7 +53,6 @@ class Target:
         reduce_range: Whether weights keep to 7 bits, because the kernel's 16-bit sums saturate.
         quantized_bias: Whether kernels want the bias as int32; else it stays float.
         float_outputs: Operators whose integer kernels may give float: rounded only where integers read the result.
-        extensions: Whether operators of ``com.microsoft`` may be used.
         float16: Whether float16 runs faster than float32.
     """
 
@@ -69,7 +68,6 @@ class Target:
     reduce_range: bool = False
     quantized_bias: bool = True
     float_outputs: frozenset[str] = frozenset({"Gemm", "MatMul"})
-    extensions: bool = True
     float16: bool = False
 
     @property
@@ -154,7 +152,6 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                 symmetric=True,
                 quantized_bias=False,
                 float_outputs=frozenset({"Add", "AveragePool", "Conv", "Gemm", "GlobalAveragePool", "MatMul"}),
-                extensions=False,
                 float16=True,
             ),
             Target(
@@ -165,7 +162,6 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                 _CPU_ROLES,
                 _CPU_DYNAMIC - {"LSTM"},  # an operator of com.microsoft
                 reduce_range=True,  # right on processors with and without VNNI
-                extensions=False,
             ),
         )
     }

@@ -53,7 +53,6 @@ def test_the_facts_of_a_target_agree(name: str) -> None:
     assert target.float_outputs <= target.roles.keys() | {"Gemm", "MatMul"}
     assert bool(target.roles) == (target.no_static is None)
     assert bool(target.dynamic) == (target.no_dynamic is None)
-    assert target.extensions or "LSTM" not in target.dynamic
     # a symmetric quantizer has levels below 0: in onnxruntime it can't do what a Relu does
     assert not target.symmetric or (target.activations == "int8" and not target.readable)
 

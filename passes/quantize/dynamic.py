@@ -34,6 +34,7 @@ __all__ = ["QuantizeDynamic", "QuantizeDynamicConfig"]
 _MINIMUM_OPSET = 11  # DynamicQuantizeLinear
 _MICROSOFT = "com.microsoft"
 _LEAST_COLUMNS = 8  # of a table: what narrower ones save is not worth their rounding errors
+_NO_KERNEL = ("GRU", "RNN")  # LSTM alone has one
 _OPS = ("MatMul", "Gemm", "LSTM", "Gather")
 
 
@@ -98,6 +99,10 @@ class QuantizeDynamic(Pass[QuantizeDynamicConfig]):
         counters: dict[str, int] = {}
         for node in list(model.graph.all_nodes()):
             if not self._applies(node):
+                if node.domain == "" and node.op_type in _NO_KERNEL:
+                    ctx.skip(
+                        node, "onnxruntime has no integer kernel of this type; quantize-weights shrinks its weights"
+                    )
                 continue
             if (why_not := self._why_not(node, ctx.target)) is not None:
                 ctx.skip(node, why_not)
