@@ -91,7 +91,7 @@ def unpack(
     path: str | os.PathLike[str],
     *,
     overwrite: bool = True,
-    max_size: int = DEFAULT_LIMIT,
+    max_size: int | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> UnpackReport:
@@ -101,7 +101,7 @@ def unpack(
         file: Path of the container, or its bytes.
         path: Where the model goes; it holds either all of it or what was there before.
         overwrite: Whether files of external data that exist may be replaced.
-        max_size: Bytes that it may unpack to; containers from elsewhere may claim any size.
+        max_size: Bytes that it may unpack to, as containers from elsewhere may claim any size; None: 16 GB.
         threads: Which decode at the same time; 0 is all cores.
         progress: Called with the stage and the share done.
 
@@ -110,7 +110,9 @@ def unpack(
     """
     start = time.perf_counter()
     check_threads(threads)
-    files = unpack_file(file, Path(path), overwrite=overwrite, limit=max_size, threads=threads, progress=progress)
+    files = unpack_file(
+        file, Path(path), overwrite=overwrite, limit=max_size or DEFAULT_LIMIT, threads=threads, progress=progress
+    )
     return UnpackReport(
         file="(in memory)" if isinstance(file, bytes) else os.fspath(file),
         packed_size=len(file) if isinstance(file, bytes) else Path(file).stat().st_size,

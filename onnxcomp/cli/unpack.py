@@ -41,11 +41,11 @@ def command(
     from onnxcomp.cli.sizes import parse_size
 
     target = output or file.parent / f"{file.stem}.onnx"
-    limit = {} if max_size is None else {"max_size": parse_size(max_size)}
+    limit = None if max_size is None else parse_size(max_size)
     check_outputs(target, report or [], inputs=(file,), overwrite=overwrite)
 
     from onnxcomp.api import unpack
 
     with shown_progress(quiet=quiet) as progress:
-        found = unpack(file, target, overwrite=overwrite, threads=threads, progress=progress, **limit)
+        found = unpack(file, target, overwrite=overwrite, threads=threads, progress=progress, max_size=limit)
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
