@@ -43,6 +43,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "quantize-static": "onnxcomp.passes.quantize.static:QuantizeStatic",
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
         "quantize-weights": "onnxcomp.passes.quantize.weight_only:QuantizeWeights",
+        "convert-float16": "onnxcomp.passes.quantize.half:ConvertFloat16",
         "store-float16": "onnxcomp.passes.quantize.float16:StoreFloat16",
     }
 )
