@@ -126,6 +126,7 @@ class Pass(ABC, Generic[C]):
         Config: A frozen dataclass that validates itself.
         exact: Whether outputs stay equal up to rounding.
         needs: What must be there before the pass can run.
+        wants: What it makes use of where it is there.
         choices: Values of settings that a search may try, by setting.
     """
 
@@ -133,6 +134,7 @@ class Pass(ABC, Generic[C]):
     Config: ClassVar[type[Any]] = NoConfig
     exact: ClassVar[bool]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    wants: ClassVar[frozenset[Need]] = frozenset()
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, config: C | None = None) -> None:

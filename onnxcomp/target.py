@@ -168,7 +168,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 )
 
 Goal = Literal["latency", "size", "balanced"]
-Technique = Literal["static", "dynamic", "weights"]  # of those that `optimize` chooses from
+Technique = Literal["static", "dynamic", "weights", "float16"]  # of those that `optimize` chooses from
 
 
 @dataclass(frozen=True, slots=True)

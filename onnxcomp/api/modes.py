@@ -9,6 +9,7 @@ from typing import Any
 from onnxcomp import registry
 from onnxcomp.errors import UsageError
 from onnxcomp.recipe import Step
+from onnxcomp.target import Target
 
 __all__ = ["MODES", "Mode", "get_mode"]
 
@@ -22,12 +23,27 @@ class Mode:
         work: Name of the pass that quantizes.
         front: Exact steps before it.
         ops: Which of its settings names operator types.
+        computing: Name of the pass that quantizes where ``form`` is ``compute``.
     """
 
     name: str
     work: str
     front: tuple[Step, ...] = ()
     ops: str = "ops"
+    computing: str | None = None
+
+    def formed(self, form: str | None, target: Target) -> tuple["Mode", str | None]:
+        """Return the mode whose pass has the form that is asked for, and what is left of it for the pass.
+
+        Raises:
+            UsageError: The mode has forms of its own, and this is none of them.
+        """
+        if self.computing is None:
+            return self, form
+        if form not in (None, *_FLOAT16_FORMS):
+            raise UsageError(f"mode {self.name} has no form {form!r}", hint=f"one of: {', '.join(_FLOAT16_FORMS)}")
+        computes = form == "compute" or (form != "store" and target.float16)
+        return dataclasses.replace(self, work=self.computing if computes else self.work), None
 
     def step(self, options: Mapping[str, Any], *, ops: Sequence[str] | None, exclude: Sequence[str]) -> Step:
         """Return the quantizing step with the settings that were asked for.
@@ -62,6 +78,7 @@ class Mode:
         return (*self.front, *([_NEW_TYPES] if new_types else []))
 
 
+_FLOAT16_FORMS = ("auto", "store", "compute")
 _NEW_TYPES = Step("upgrade-opset", {"minimum": 21})  # 4-bit integers, and scales of blocks
 
 MODES: Mapping[str, Mode] = MappingProxyType(
@@ -71,7 +88,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             Mode("static", "quantize-static", (Step("upgrade-opset", {"minimum": 13}),), ops="anchors"),
             Mode("dynamic", "quantize-dynamic", (Step("upgrade-opset", {"minimum": 11}),)),
             Mode("weight-only", "quantize-weights"),
-            Mode("float16", "store-float16"),
+            Mode("float16", "store-float16", computing="convert-float16"),
         )
     }
 )

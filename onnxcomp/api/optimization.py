@@ -107,7 +107,8 @@ def optimize(
         goal: What to minimise: ``latency``, ``size``, or ``balanced`` (the product of both ratios).
         target: Where the model will run; ``auto`` is this machine.
         recipe: Passes to try instead of the built-in candidates.
-        techniques: ``static``, ``dynamic``, ``weights``: the only ones to try; None: all that the data allows.
+        techniques: ``static``, ``dynamic``, ``weights``, ``float16``: the only ones to try; None: all that data and
+            target allow.
         synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows; images per run.
@@ -204,7 +205,10 @@ def plan(
         time_budget=time_budget,
     )
     calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
-    candidates = wanted(recipe, calibrated=calibrated, techniques=prepared.work.techniques, goal=prepared.work.goal)
+    work = prepared.work
+    candidates = wanted(
+        recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=work.target.float16
+    )
     return Plan(
         settings=prepared.settings,
         size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,
@@ -268,6 +272,8 @@ def _prepare(
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
     if techniques is not None and "static" in techniques and not calibrated:
         raise UsageError("static INT8 needs calibration samples", hint="--calibration DATA or --statistics FILE")
+    if techniques is not None and "float16" in techniques and not chosen.float16:
+        raise UsageError(f"computing in float16 is not faster on {chosen.name}", hint="--technique weights stores it")
     budget = budget or Budget()
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)

@@ -101,7 +101,7 @@ def quantize(
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
         mode: ``static`` (needs calibration or statistics), ``dynamic``, ``weight-only`` or ``float16``
-            (weights stored in half, computed in float32).
+            (see ``form``).
         calibration: Samples for activation ranges.
         statistics: What `calibrate` measured, as a value or as its file: then no sample is run to find ranges.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
@@ -112,7 +112,9 @@ def quantize(
         bits: Of a weight, 8 or 4 (weight-only); None: 8.
         block_size: Weights that share a scale: 16, 32, 64, 128, or 0 for a channel (weight-only); None: 128.
         symmetric: No zero points beside the scales (weight-only).
-        form: How weights are written: ``auto``, ``nbits``, ``fold`` or ``dequantize`` (weight-only).
+        form: How weights are written: ``auto``, ``nbits``, ``fold`` or ``dequantize`` (weight-only). Of float16:
+            ``store`` (weights in float16, computed in float32), ``compute`` (in float16, with calibration knowing what
+            would overflow) or ``auto``: ``compute`` where that is faster on the target.
         ops: Operator types to quantize; None: all that the mode knows.
         exclude: Names of nodes that stay float.
         target: Where the model will run; ``auto`` is this machine. The latency of another is not measured.
@@ -132,7 +134,8 @@ def quantize(
     """
     start = time.perf_counter()
     show = progress or _silent
-    chosen, where, gates = get_mode(mode), get_target(target), gates or Gates()
+    where, gates = get_target(target), gates or Gates()
+    chosen, form = get_mode(mode).formed(form, where)
     step = chosen.step(
         {
             "method": method,
@@ -151,14 +154,8 @@ def quantize(
     unmeasured = _why_no_latency(where, bench=bench)
     if gates.max_latency_ratio is not None and unmeasured:
         raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
-    calibrated = Need.CALIBRATION in step.make().needs
-    if statistics is not None and not calibrated:
-        raise UsageError(f"mode {mode} uses no statistics")
-    if calibrated and calibration is None and statistics is None and not synthetic_calibration:
-        raise UsageError(
-            f"mode {mode} needs calibration samples",
-            hint="--calibration DATA, --statistics FILE, or --synthetic for made-up ones",
-        )
+    given = calibration is not None or synthetic_calibration
+    calibrated = _calibrates(chosen, step, samples=given, statistics=statistics is not None)
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)
     loaded = load(model)
@@ -227,6 +224,25 @@ def quantize(
     if missed:
         raise GateFailed("; ".join(missed), report=report)
     return QuantizeResult(found.model, report)
+
+
+def _calibrates(mode: Mode, step: Step, *, samples: bool, statistics: bool) -> bool:
+    """Say whether ranges of activations are used, of those that are given.
+
+    Raises:
+        UsageError: None are given and the mode needs them, or it has no use for those that are.
+    """
+    work = step.make()
+    needed = Need.CALIBRATION in work.needs
+    used = needed or (Need.CALIBRATION in work.wants and (samples or statistics))
+    if statistics and not used:
+        raise UsageError(f"mode {mode.name} uses no statistics")
+    if needed and not samples and not statistics:
+        raise UsageError(
+            f"mode {mode.name} needs calibration samples",
+            hint="--calibration DATA, --statistics FILE, or --synthetic for made-up ones",
+        )
+    return used
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class Technique(enum.StrEnum):
     STATIC = "static"
     DYNAMIC = "dynamic"
     WEIGHTS = "weights"
+    FLOAT16 = "float16"
 
 
 class Provider(enum.StrEnum):

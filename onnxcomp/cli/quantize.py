@@ -19,6 +19,8 @@ onnxcomp quantize model.onnx --mode weight-only --bits 4 --block-size 32 --eval 
 
 onnxcomp quantize model.onnx --mode float16 -o half.onnx
 
+onnxcomp quantize model.onnx --mode float16 --target cuda --calibration calib.npz --min-sqnr 40
+
 onnxcomp quantize model.onnx --mode static --calibration calib/ --method percentile --exclude Conv_0 -o small.onnx
 """
 
@@ -63,7 +65,10 @@ def command(
     ] = False,
     form: Annotated[
         str | None,
-        typer.Option(help="How weights are written: auto, nbits, fold, dequantize (weight-only).  [default: auto]"),
+        typer.Option(
+            help="How weights are written: auto, nbits, fold, dequantize (weight-only), store, compute (float16)."
+            "  [default: auto]"
+        ),
     ] = None,
     ops: Annotated[
         str | None,

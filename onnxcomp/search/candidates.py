@@ -56,6 +56,7 @@ _TECHNIQUES: dict[str, Technique] = {
     "quantize-dynamic": "dynamic",
     "quantize-weights": "weights",
     "store-float16": "weights",
+    "convert-float16": "float16",
 }
 _FUSE = Step("fuse-hard-swish")  # where a node stays float, so does its activation
 _STATIC = Step("quantize-static", {"method": "percentile"})
@@ -63,6 +64,7 @@ _INT4_TYPES = Step("upgrade-opset", {"minimum": 21})
 _INT4 = Step("quantize-weights", {"bits": 4})
 _INT8 = Step("quantize-weights")
 _FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
+_COMPUTED = Candidate("float16", Recipe((Step("convert-float16"),)))
 _OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
@@ -109,6 +111,7 @@ def wanted(
     calibrated: bool,
     techniques: Collection[Technique] | None = None,
     goal: Goal = "latency",
+    float16: bool = False,
 ) -> list[Candidate]:
     """Return what `optimize` builds first; what it learns from them leads to others.
 
@@ -117,12 +120,15 @@ def wanted(
         calibrated: Whether there are calibration samples.
         techniques: The only ones to use; None: all.
         goal: For ``latency`` weights alone are not tried, unless asked for: dynamic INT8 is as small, and faster.
+        float16: Whether computing in float16 is faster on the target.
     """
     if recipe is not None:
         return [Candidate("recipe", recipe)]
     found = [ATTENTION, *quantized(calibrated=calibrated)]
     if goal != "latency" or (techniques is not None and "weights" in techniques):
         found += weight_only()
+    if float16:
+        found.append(_COMPUTED)
     return [c for c in found if techniques is None or _used(c.recipe) <= set(techniques)]
 
 

@@ -85,7 +85,8 @@ class _Optimizer:
             known = work.memory.histograms()
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating, known=known)
         builder = Builder(cleaned, ctx, verifier, self._progress, work.memory)
-        first = wanted(recipe, calibrated=ctx.ranges is not None, techniques=work.techniques, goal=work.goal)
+        calibrated, float16 = ctx.ranges is not None, work.target.float16
+        first = wanted(recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=float16)
         built = [builder.cleanup(), *builder.build(first)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"

@@ -1,4 +1,4 @@
-"""Compute in float16, with float32 islands where float16 would not do. For GPUs; uses calibrated ranges if there are any.
+"""Compute in float16, with float32 islands where float16 would not do. For GPUs; takes calibrated ranges into account.
 
 Before, after::
 
@@ -6,10 +6,10 @@ Before, after::
 
 Inputs and outputs of the graph keep their types. A value has one Cast at most, where it crosses a border. Nodes stay
 float32 that are named; whose numbers go beyond float16 or are too small for it, by their constants or calibrated ranges
-(without ranges: sums, powers, exponentials, and what reads them); that count; that are quantized, or beside it; that the
-specification or onnxruntime has no float16 form of; and all that have bodies. Operators that only hand numbers on take
-the type that is there. Masks, what is added before a softmax, are clipped to -16384: they stay masks, and their sums
-stay finite. Declines, per node, with the reason.
+(without ranges: sums, powers, exponentials, and what reads them); that count; that are quantized, or beside it; that
+the specification or onnxruntime has no float16 form of; that have bodies. Operators that only hand numbers on
+take the type that is there. Masks, what is added before a softmax, are clipped to -16384: they stay masks, and their
+sums stay finite. Declines, per node, with the reason.
 Source: IEEE 754 binary16; the types that the ONNX specification lists per operator and version.
 """
 
@@ -22,7 +22,7 @@ import onnx_ir as ir
 from onnxcomp.errors import RecipeError
 from onnxcomp.facts import name_nodes, opset
 from onnxcomp.model import infer_shapes
-from onnxcomp.passbase import Pass, PassContext, PassStats, Unit
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Unit
 from onnxcomp.passes.quantize.editor import GraphEditor
 from onnxcomp.passes.quantize.half_facts import AGNOSTIC, BOUNDS, LARGEST, MASK, MOVERS
 from onnxcomp.passes.quantize.half_plan import Plan, float_constant_of, is_float
@@ -59,6 +59,7 @@ class ConvertFloat16(Pass[ConvertFloat16Config]):
     name: ClassVar[str] = "convert-float16"
     Config = ConvertFloat16Config
     exact: ClassVar[bool] = False
+    wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the nodes that would compute in float16."""

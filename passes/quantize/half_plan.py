@@ -1,4 +1,4 @@
-"""Which nodes of a graph compute in float16, and why the others do not: decided in one walk, before anything changes."""
+"""Which nodes of a graph compute in float16, and why the others do not: decided in one walk, before any changes."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
