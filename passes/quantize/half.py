@@ -7,9 +7,9 @@ Before, after::
 Inputs and outputs of the graph keep their types. A value has one Cast at most, where it crosses a border. Nodes stay
 float32 that are named; whose numbers go beyond float16 or are too small for it, by their constants or calibrated ranges
 (without ranges: sums, powers, exponentials, and what reads them); that count; that are quantized, or beside it; that
-the specification or onnxruntime has no float16 form of; that have bodies. Operators that only hand numbers on
-take the type that is there. Masks, what is added before a softmax, are clipped to -16384: they stay masks, and their
-sums stay finite. Declines, per node, with the reason.
+the specification or onnxruntime has no float16 form of; that have bodies; a last Sigmoid. Operators that only hand
+numbers on take the type that is there. Masks, what is added before a softmax, are clipped to -16384: they stay masks,
+and their sums stay finite. Declines, per node, with the reason.
 Source: IEEE 754 binary16; the types that the ONNX specification lists per operator and version.
 """
 

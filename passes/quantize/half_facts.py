@@ -52,7 +52,7 @@ OVERFLOWING = frozenset(
      "ReduceSum", "ReduceSumSquare"}
 )  # fmt: skip
 # Whose result is as hard to hold in float16 as what they read
-SPREADING = frozenset({"Add", "Clip", "Max", "Pow", "Reciprocal", "Sqrt", *MOVERS})
+SPREADING = frozenset({"Add", "Clip", "Max", "Pow", "Reciprocal", "Relu", "Sqrt", *MOVERS})
 # Bounds and masks: a constant beyond float16's range does its work at the end of the range, too
 BOUNDS = frozenset({"Clip", "Max", "Min"})
 MASKING = frozenset({"Add", "Mul", "Sub", "Where"})

@@ -31,6 +31,7 @@ _SUMMING = frozenset({"Add", "Max", "Min", "Sub", "Where", *MOVERS})  # that may
 # Inputs that a softmax reads
 _SOFTMAX_READS: Mapping[str, int] = {"Softmax": 0, "LogSoftmax": 0, "Attention": 3, "MultiHeadAttention": 5}
 _UNKNOWN_RANGE = "may leave float16's range, and no calibrated range is known"
+_PROBABILITY = "gives probabilities: in float16 those near 1 would be equal"
 _DELICATE = "reads numbers that float16 may not hold"
 
 
@@ -131,6 +132,8 @@ class Plan:
             return "the types of its tensors are not known"
         if not slots.inputs:
             return f"opset {version} has no float16 form of it"
+        if self.keep_io and node.op_type == "Sigmoid" and _goes_out(node.outputs[0]):
+            return _PROBABILITY
         if counts:
             return "computes with what was an integer: float16 counts to 2048 only"
         floats = self.runtime_floats(node)
@@ -204,11 +207,12 @@ class Plan:
         """Say whether readers of a node's results must stay float32: they may be too small, or too large."""
         if node not in self.why:
             return False
-        if node.op_type in COUNTING and any(
-            not self._fits(value, array) and np.abs(array).max() <= LARGEST
-            for _, value, array in _constants(node, Slots(frozenset(range(len(node.inputs)))))
-        ):
-            return True
+        for _, value, array in _constants(node, Slots(frozenset(range(len(node.inputs))))):
+            large = np.abs(array).max(initial=0.0) > LARGEST
+            if large and any(v not in self.masks and str(v.name) not in self.ranges for v in node.outputs):
+                return True
+            if not large and node.op_type in COUNTING and not self._fits(value, array):
+                return True
         if self._overflows(node, node.outputs) and not self._counts(node):
             return True
         return node.op_type in SPREADING and bool(self._delicate & set(self.runtime_floats(node)))
@@ -261,6 +265,12 @@ def _guards_cast(node: ir.Node) -> bool:
     return node.op_type == "Clip" and all(
         n.op_type == "Cast" and n.attributes.get_int("to", 0) == ir.DataType.FLOAT16 for n in casts
     )
+
+
+def _goes_out(value: ir.Value) -> bool:
+    """Say whether the graph gives out a value, moved perhaps."""
+    movers = (use.node for use in value.uses() if use.node.op_type in MOVERS)
+    return value.is_graph_output() or any(_goes_out(output) for node in movers for output in node.outputs)
 
 
 def _reach(extremes: Range) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 import onnxcomp
 from onnxcomp import GateFailed, Gates, MetricError, PassError, QuantizeReport, UsageError
+from onnxcomp.api import plan
 from onnxcomp.model import load, serialized
 from onnxcomp.pipeline import recipe_of
 from onnxcomp.recipe import Recipe
@@ -73,6 +74,37 @@ def test_weight_only(data: dict[str, Path], resnet: Path, bits: int, share: floa
             onnxcomp.quantize(resnet, mode="weight-only", **{name: value})
     with pytest.raises(UsageError, match="has no --bits"):
         onnxcomp.quantize(resnet, mode="dynamic", bits=4)
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "work"),
+    [
+        ("portable", None, "store-float16"),
+        ("cuda", None, "convert-float16"),
+        ("cuda", "store", "store-float16"),
+        ("portable", "compute", "convert-float16"),
+    ],
+)
+def test_float16_is_stored_or_computed_in(
+    data: dict[str, Path], resnet: Path, target: str, form: str | None, work: str
+) -> None:
+    result = onnxcomp.quantize(resnet, mode="float16", target=target, form=form, **data)
+    assert result.report.passes[-1].name == work
+    assert (result.report.calibration is not None) is (work == "convert-float16")  # its ranges tell what overflows
+    assert result.report.size < 0.55 * result.report.original_size
+    assert result.report.quality.agreement == 1
+    with pytest.raises(UsageError, match="no form 'fold'"):
+        onnxcomp.quantize(resnet, mode="float16", form="fold")
+
+
+def test_computing_in_float16_is_planned_where_it_is_faster(data: dict[str, Path], resnet: Path) -> None:
+    def planned(target: str) -> set[str]:
+        return {c.name for c in plan(resnet, target=target, goal="size", **data).candidates}
+
+    assert "float16" in planned("cuda")
+    assert "float16" not in planned("auto")
+    with pytest.raises(UsageError, match="not faster on portable"):
+        plan(resnet, target="portable", goal="size", techniques=["float16"], **data)
 
 
 def test_the_report_as_text_and_json(data: dict[str, Path], resnet: Path) -> None:
