@@ -92,6 +92,7 @@ class _Writer:
         old, result = node.outputs[0], new[-1].outputs[0]
         for value in (made.outputs[0] for made in new):
             value.type, value.shape = x.type, x.shape
+        result.type, result.shape = old.type or x.type, old.shape or x.shape
         self._graph.insert_before(node, new)
         old.replace_all_uses_with(result, replace_graph_outputs=True)
         self._graph.remove(node, safe=True)

@@ -58,7 +58,10 @@ class Placement:
 
     def rounds_output(self, node: ir.Node) -> bool:
         """Whether an anchor's or a join's result is quantized."""
-        return node.op_type not in self.float_outputs or self.feeds_integers(self.output(node))
+        output = self.output(node)
+        # A product with float output would be fused with its Relu, to a float operator
+        absorbs = node in self.tails and not output.is_graph_output()
+        return node.op_type not in self.float_outputs or self.feeds_integers(output) or absorbs
 
 
 def plan(

@@ -246,7 +246,7 @@ def _stayed_float(work: ir.Model, promised: dict[str, str], target: Target) -> d
     with materialized(work) as source:
         optimized = from_proto(onnx.ModelProto.FromString(optimized_graph(source, int8=target.activations == "int8")))
     fused_away = {"Conv": {"Conv", "FusedConv"}, "Gemm": {"Gemm", "FusedGemm"}, "MatMul": {"MatMul", "FusedMatMul"}}
-    kept = {(str(node.name), node.op_type): node for node in optimized.graph}
+    kept = {(str(node.name).removeprefix("fused "), node.op_type): node for node in optimized.graph}  # with a Relu
     found = {}
     for name, op_type in promised.items():
         for kind in fused_away.get(op_type, {op_type}):

@@ -107,20 +107,27 @@ CASES = {
         {"w": (2, 48, 24), "r": (2, 48, 16)},
         weights=2,
     ),
+    "Relu between integers and float": Case(
+        "g (float[4, 64] x) => (float[4, 64] y) { a = Gemm(x, w) h = Relu(a) t = Tanh(h) y = MatMul(t, w2) }",
+        {"w": (64, 64), "w2": (64, 64)},
+        {"QGemm": 1, "MatMulIntegerToFloat": 1},
+        {"Gemm": 1, "MatMul": 1},
+        weights=2,
+    ),
     "If": Case(
         """g (float[4, 64] x, bool c) => (float[4, 64] y) { a = MatMul(x, w) h = Relu(a)
             i = If (c) <then_branch = p () => (float[4, 64] p) { o = MatMul(h, w) p = MatMul(o, w2) },
                         else_branch = q () => (float[4, 64] q) { q = Neg(h) }>
             y = MatMul(i, w) }""",
         {"w": (64, 64), "w2": (64, 64)},
-        {"MatMulIntegerToFloat": 1},
+        {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1},
         {"MatMul": 4},
         weights=2,
     ),
     "Loop": Case(
         f"{ROWS} {{ a = MatMul(x, w) h = Relu(a) l = Loop (n, yes, h) <{LOOP} {{ {STEP} }}> y = MatMul(l, w) }}",
         {"w": (64, 64), "w2": (64, 64)},
-        {"MatMulIntegerToFloat": 1},
+        {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1},
         {"MatMul": 4},
         weights=2,
         more={"n": np.int64(2), "yes": np.array(True)},
@@ -131,7 +138,7 @@ CASES = {
                 { u = MatMul(s, w) k = Add(u, v) t = Tanh(k) o = MatMul(t, w2) }> (zero, h)
             j = Squeeze(e, one) y = MatMul(j, w) }""",
         {"w": (64, 64), "w2": (64, 64)},
-        {"MatMulIntegerToFloat": 1},
+        {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1},
         {"MatMul": 4},
         weights=2,
         more={"zero": np.zeros((1, 64), np.float32), "one": np.array([1])},
