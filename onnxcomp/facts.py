@@ -147,7 +147,8 @@ def feature_outputs(model: "ir.Model") -> frozenset[str]:
     """Name the outputs that are vectors to compare, not scores to choose from: their operator normalizes or pools.
 
     An embedding ends in a normalization or a mean, a recurrent state in its LSTM or GRU; scores end in a product, a sum
-    or a softmax. A last scaling by a constant number (a temperature) tells nothing: what it scales counts.
+    or a softmax (which may be a Div of what Exp makes). A last scaling by a constant number (a temperature)
+    tells nothing: what it scales counts.
     """
     found = set()
     for output in model.graph.outputs:
@@ -155,7 +156,7 @@ def feature_outputs(model: "ir.Model") -> frozenset[str]:
         while value is not None and (before := _carried(value)) is not None:
             value = before
         node = value.producer() if value is not None else None
-        if node is not None and node.op_type in _FEATURE_OPS:
+        if node is not None and node.op_type in _FEATURE_OPS and not _is_softmax(node):
             found.add(str(output.name))
     return frozenset(found)
 
@@ -170,6 +171,11 @@ def _carried(value: "ir.Value") -> "ir.Value | None":
     if node.op_type in ("Div", "Mul") and any(_is_constant_number(operand) for operand in node.inputs):
         return next((operand for operand in node.inputs if not _is_constant_number(operand)), None)
     return None
+
+
+def _is_softmax(node: "ir.Node") -> bool:
+    share = node.inputs[0].producer() if node.op_type == "Div" and node.inputs[0] is not None else None
+    return share is not None and share.op_type == "Exp"
 
 
 def _is_constant_number(value: "ir.Value | None") -> bool:

@@ -97,6 +97,7 @@ def test_is_quantized(parse: Parse, nodes: str, expected: bool) -> None:
         ("y = Gemm(x, w2, w)", False),
         ("p = MatMul(x, w2) y = Softmax(p)", False),
         ("p = MatMul(x, w2) y = Sigmoid(p)", False),
+        ("p = MatMul(x, w2) e = Exp(p) s = ReduceSum(e, axes) y = Div(e, s)", False),  # a softmax in pieces
         ("n = LayerNormalization(x, w, w) y = Gemm(n, w2, w)", False),  # what counts is the end
         ("m = ReduceMean <axes = [1]> (x) p = Add(m, w) y = Reshape(p, shape)", False),
         ("y = Identity(x)", False),  # no operator at all

@@ -44,7 +44,8 @@ def latency_row(before: float | None, after: float | None, latency: Ratio | None
         return f" {'latency':12} {'not measured':>12} {'not measured':>12}"
     speed = ""
     if latency is not None:
-        bounds = f"[{1 / latency.high:.2f}, {1 / latency.low:.2f}]" if latency.low > 0 else ""
+        low, high = (latency.low, latency.high) if latency.ratio > 1 else (1 / latency.high, 1 / max(latency.low, 1e-9))
+        bounds = f"[{low:.2f}, {high:.2f}]" if latency.low > 0 else ""
         speed = f"   {_change(1 / latency.ratio, 'faster', 'slower')} {bounds}"
     return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
 

@@ -189,7 +189,7 @@ class SensitivityReport(Document):
         if not self.exclude:
             return f"all {count} units can be rewritten inside the budget"
         left = next(found.units for found in self.together if found.quality and found.objection is None)
-        return f"{left} of {count} units have to be left out to keep the budget"
+        return f"the budget is kept when the first {left} of {count} units are left out, in this order"
 
     def _whole_objection(self) -> str:
         return next((found.objection for found in self.together if found.objection), "nothing was judged")

@@ -72,7 +72,7 @@ def _candidates(report: Content) -> Iterable[str]:
         yield f" latency not measured: {report.settings.unmeasured}"
         return
     yield " latency is the share of the original's time: rough, but timed once more for what is delivered. Closer than"
-    yield " 2 % counts as equal: then the smaller model is ranked first"
+    yield " 2 % (sizes: 1 %) counts as equal: then the other figure decides, then the simpler recipe"
     if outcome.evidence is not None and outcome.evidence.held_out:
         reference = outcome.searched_quality.score
         yield " score and agreement are those on the samples that the search judges by" + (

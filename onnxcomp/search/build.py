@@ -70,10 +70,14 @@ class Builder:
         """Return the cleaned-up model itself as a candidate."""
         return Built(_described("cleanup", self._cleaned, ()), self._cleaned)
 
-    def build(self, wanted: list[Candidate]) -> list[Built]:
+    def build(self, wanted: list[Candidate], *, whole: bool = False) -> list[Built]:
         """Make candidates; of equal ones the first is kept, and those that change nothing are dropped.
 
         One whose every pass was rolled back is kept as rejected, with the reason.
+
+        Args:
+            wanted: What to make.
+            whole: Whether one pass that was rolled back is enough for that: somebody asked for all of them.
         """
         built: list[Built] = []
         seen = {fingerprint(self._cleaned)}
@@ -81,11 +85,11 @@ class Builder:
             model, reports = self._made(candidate)
             result = _described(candidate.name, model, reports)
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
-            if (key := fingerprint(model)) not in seen:
-                seen.add(key)
-                built.append(Built(result, model, candidate.name, candidate.recipe))
-            elif failures:
+            is_new = (key := fingerprint(model)) not in seen
+            seen.add(key)
+            if failures and (whole or not is_new):
                 result.rejected = failures[0]
+            if is_new or failures:
                 built.append(Built(result, model, candidate.name, candidate.recipe))
         return built
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from onnxcomp.errors import ModelError
 from onnxcomp.files import replacing
 from onnxcomp.model import load, save
 from onnxcomp.pipeline import PassReport
@@ -86,9 +87,9 @@ class Memory:
         if self._folder is None:
             return make()
         path = self._path(key)
-        if (kept := self._read(path)) is not None:
+        if (kept := self._read(path)) is not None and (known := _whole(path.with_suffix(".onnx"))) is not None:
             self._count(what, kept["seconds"])
-            return load(path.with_suffix(".onnx")), _decoded(kept["value"], tuple[PassReport, ...])
+            return known, _decoded(kept["value"], tuple[PassReport, ...])
         begin = time.perf_counter()
         model, reports = make()
         save(model, path.with_suffix(".onnx"))  # before the file that says that it is there
@@ -122,7 +123,10 @@ class Memory:
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.is_file():
             return None
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # it was damaged: it is made again
+            return None
         return kept
 
     def _write(self, path: Path, value: object, seconds: float) -> None:
@@ -133,6 +137,13 @@ class Memory:
         self.known += 1
         self.spent += seconds
         self._tell(f"{what} is known")
+
+
+def _whole(path: Path) -> "ir.Model | None":
+    try:
+        return load(path)
+    except ModelError:  # it was damaged: it is made again
+        return None
 
 
 def _encoded(value: Any) -> Any:

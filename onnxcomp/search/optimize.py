@@ -87,7 +87,7 @@ class _Optimizer:
         builder = Builder(cleaned, ctx, verifier, self._progress, work.memory)
         calibrated, float16 = ctx.ranges is not None, work.target.float16
         first = wanted(recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=float16)
-        built = [builder.cleanup(), *builder.build(first)]
+        built = [builder.cleanup(), *builder.build(first, whole=recipe is not None)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
         timing = self._measure(built)
