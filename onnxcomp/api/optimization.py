@@ -331,7 +331,9 @@ def _prepare(
     return _Prepared(loaded, source, work, settings, tuple(notes))
 
 
-def _check_techniques(techniques: Collection[str] | None, recipe: Recipe | None) -> None:
+def _check_techniques(techniques: Collection[str] | None, recipe: object) -> None:
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise UsageError(f"a recipe can't be given as {type(recipe).__name__}", hint="pass onnxcomp.Recipe.read(path)")
     if techniques is None:
         return
     if recipe is not None:

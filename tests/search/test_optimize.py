@@ -103,6 +103,7 @@ def test_only_the_technique_that_is_named_is_tried(technique: Any, times: Any, d
     ("arguments", "message"),
     [
         ({"techniques": ["static"]}, "static INT8 needs calibration samples"),
+        ({"recipe": "recipe.toml"}, "a recipe can't be given as str"),
         ({"techniques": ["magic"]}, "unknown technique 'magic'"),
         ({"techniques": []}, "unknown technique"),
         ({"techniques": ["dynamic"], "recipe": STATIC}, "a recipe says itself"),
@@ -118,6 +119,17 @@ def test_the_recipe_reproduces_the_model(times: Any, data: Any, resnet: Path) ->
     second = onnxcomp.optimize(resnet, **data, recipe=Recipe.from_toml(first.report.recipe))
     assert second.report.outcome.winner == "recipe"
     assert second.report.outcome.size == pytest.approx(first.report.outcome.size, rel=0.02)
+
+
+def test_a_recipe_is_delivered_whole_or_not_at_all(times: Any, data: Any, resnet: Path) -> None:
+    """Statistics stand in for samples where ranges are asked for; rounding needs the samples themselves."""
+    statistics = onnxcomp.calibrate(resnet, calibration=data["calibration"]).statistics
+    recipe = Recipe((Step("round-weights"), *STATIC.steps))
+    outcome = onnxcomp.optimize(resnet, statistics=statistics, eval=data["eval"], recipe=recipe).report.outcome
+    assert outcome.winner != "recipe"
+    (found,) = (c for c in outcome.candidates if c.name == "recipe")
+    assert "round-weights: " in str(found.rejected)
+    assert "samples" in str(found.rejected)
 
 
 def test_what_is_not_faster_is_not_delivered(times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
