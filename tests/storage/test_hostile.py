@@ -29,7 +29,7 @@ def _tensor(**changes: object) -> Callable[[Parts], object]:
 
 OUTSIDE = "leads out of the model's folder"
 FILES: dict[str, tuple[str, str]] = {
-    "absolute": ("/tmp/x", OUTSIDE),
+    "absolute": ("/x", OUTSIDE),
     "up": ("../x", OUTSIDE),
     "up inside": ("a/../../x", OUTSIDE),
     "drive": ("C:x", OUTSIDE),
