@@ -6,10 +6,7 @@ activations and the bins, however many samples there are. Every value counts; no
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,7 +116,7 @@ def collect_histograms(
         model: Not changed.
         samples: What it is run on.
         names: Of float tensors of the main graph.
-        threads: For running and for counting; 0 is all cores.
+        threads: For running; 0 is all cores.
         progress: Called with the number of samples done and the total, where that is known.
 
     Raises:
@@ -129,19 +126,15 @@ def collect_histograms(
     """
     tallies = {name: Tally() for name in names}
 
-    def count(values: dict[str, np.ndarray], index: int, name: str) -> None:
-        try:
-            tallies[name].add(values.pop(name))
-        except ValueError as err:
-            raise ModelError(f"tensor {name} is {err} (NaN) on calibration sample {index}") from err
-
     index = -1
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # numpy counts without Python's lock
-        for index, values in enumerate(runs(model, samples, tallies, threads=threads)):
-            for _ in pool.map(partial(count, values, index), tallies):
-                pass
-            if progress:
-                progress(index + 1, samples.length)
+    for index, values in enumerate(runs(model, samples, tallies, threads=threads)):
+        for name, tally in tallies.items():
+            try:
+                tally.add(values.pop(name))
+            except ValueError as err:
+                raise ModelError(f"tensor {name} is {err} (NaN) on calibration sample {index}") from err
+        if progress:
+            progress(index + 1, samples.length)
     if index < 0:
         raise DataError(f"{samples.description}: no samples to calibrate on")
     return {name: tally.histogram() for name, tally in tallies.items()}

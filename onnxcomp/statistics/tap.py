@@ -1,12 +1,15 @@
 """Reading inner tensors of a model: a copy whose outputs they are."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcomp.data import Samples
+from onnxcomp.data import Feed, Samples
 from onnxcomp.model import infer_shapes, open_session
+from onnxcomp.runtime import Session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +40,7 @@ def runs(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Run a model over all samples and yield the named float tensors of each run, which the caller alone holds.
 
-    The session's threads sleep between the runs: the cores are the caller's then.
+    The next run is computed while the caller deals with the last one.
 
     Raises:
         ModelError: The model does not run.
@@ -48,11 +51,31 @@ def runs(
     inputs = {str(value.name): value.const_value for value in model.graph.inputs}
     defaults = {name: inputs[name].numpy() for name in wanted if inputs.get(name) is not None}  # type: ignore[union-attr]
     inner = [name for name in wanted if name not in inputs]
-    # Not optimized: what is fused depends on what is asked for, and with it the last digits of every tensor
-    session = open_session(tapped(model, inner), threads=threads, optimize=False, spin=False) if inner else None
-    for feed in samples:
+    session = _session(model, inner, threads) if inner else None
+
+    def run(feed: Feed) -> dict[str, np.ndarray]:
         found = {**defaults, **feed, **(session.run(feed, inner) if session else {})}
-        yield {name: np.asarray(found.pop(name)) for name in wanted}
+        return {name: np.asarray(found[name]) for name in wanted}
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead: deque[Future[dict[str, np.ndarray]]] = deque()  # of one, taken out before it is given away
+        for feed in samples:
+            ahead.append(pool.submit(run, feed))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        if ahead:
+            yield ahead.popleft().result()
+
+
+def _session(model: "ir.Model", names: list[str], threads: int) -> Session:
+    """Open a session that gives the named tensors, each with the same digits whichever others are named.
+
+    What onnxruntime fuses depends on which tensors are outputs, and with it their last digits: therefore all float
+    tensors are, always. One whose type nobody knows is not among them: then nothing is fused.
+    """
+    every = [name for name in float_tensors(model) if name not in {value.name for value in model.graph.inputs}]
+    known = set(names) <= set(every)
+    return open_session(tapped(model, every if known else names), threads=threads, optimize=known, spin=False)
 
 
 def inner_values(model: "ir.Model") -> "dict[str, ir.Value]":
