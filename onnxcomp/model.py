@@ -20,16 +20,19 @@ from onnxcomp.facts import all_nodes, foreign_domains, initializers, opset
 from onnxcomp.files import replacing
 from onnxcomp.protos import from_proto, to_proto
 from onnxcomp.runtime import Execution, Session, limits
+from onnxcomp.storage import in_memory, is_archive, pack_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "PACKED_SUFFIX",
     "executions",
     "external_files",
     "fingerprint",
     "infer_shapes",
     "is_one_file",
+    "is_packed",
     "load",
     "materialized",
     "open_session",
@@ -40,9 +43,11 @@ __all__ = [
     "upgrade_opset",
 ]
 
+PACKED_SUFFIX = ".onnxz"  # of files that are written as containers
 _PROTOBUF_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB; leave room for the graph
 _EXTERNAL = "onnxcomp.external_data"  # of a loaded graph's meta: bytes of each other file that tensors came from
 _SOURCES = "onnxcomp.sources"  # of a loaded graph's meta: where those files are
+_PACKED = "onnxcomp.packed"  # of a loaded graph's meta: whether it came out of a container
 _SEPARATE_INITIALIZERS = 4  # the first IR version whose initializers need not be inputs; if they are, as defaults
 _EXTERNAL_THRESHOLD = 1024  # bytes: smaller tensors stay in the .onnx file
 _PATH_HINT = "name an .onnx file that is there and may be read"
@@ -53,11 +58,12 @@ def load(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     """Read and validate a model; onnxruntime must load it.
 
     Args:
-        source: A path (external data is found beside it), the serialized model, or a model in memory (copied).
+        source: A path (external data is found beside it) or the bytes of an ONNX file or an ``.onnxz`` container, or a
+            model in memory (copied).
 
     Raises:
-        ModelError: It is no ONNX model, its external data is missing or lies outside its folder, or onnxruntime
-            refuses it.
+        ModelError: It is no ONNX model, its external data is missing or lies outside its folder, it is a container
+            that is damaged or unpacks to over 2 GB, or onnxruntime refuses it.
         UsageError: There is no file of that name that can be read, or the source is of another type.
     """
     model = _read(source)
@@ -93,10 +99,11 @@ def _read(source: "str | os.PathLike[str] | bytes | ir.Model") -> "ir.Model":
     if isinstance(source, ir.Model):
         return _copy(source)
     if isinstance(source, bytes):
-        return _parse(source, "the given bytes", None)
+        return _unpacked(source, "the given bytes") if is_archive(source) else _parse(source, "the given bytes", None)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _parse(_content(path), str(path), path.parent)
+        content = _content(path)
+        return _unpacked(content, str(path)) if is_archive(content) else _parse(content, str(path), path.parent)
     raise UsageError(
         f"a model can't be given as {type(source).__name__}",
         hint="pass a path, bytes, or an onnx_ir.Model; for an onnx.ModelProto: model.SerializeToString()",
@@ -107,12 +114,17 @@ def save(model: "ir.Model", path: str | os.PathLike[str]) -> None:
     """Write a model so that ``path`` holds either the whole new model or what was there before.
 
     A model too large for one protobuf message gets its tensors in ``NAME.1.data`` beside it: a file of a new number
-    each time, so that the old model has its own tensors until the new one takes its place.
+    each time, so that the old model has its own tensors until the new one takes its place. Where the path ends with
+    ``.onnxz``, the file is a container.
 
     Raises:
         OutputError: The folder can't be written, or the path is that of a folder, a device or a pipe.
     """
     path = Path(path)
+    if path.suffix == PACKED_SUFFIX:
+        with materialized(model) as source:
+            pack_file(source, path)
+        return
     if not _fits_protobuf(model):
         _save_with_data(model, path)
         return
@@ -258,8 +270,13 @@ def _points_to(path: Path, data: Path) -> bool:
 
 
 def is_one_file(model: "ir.Model") -> bool:
-    """Say whether the file that a model was loaded from holds all of it: no external data."""
-    return not external_files(model)
+    """Say whether the file that a model was loaded from is all of it as it is: no external data, no container."""
+    return not external_files(model) and not is_packed(model)
+
+
+def is_packed(model: "ir.Model") -> bool:
+    """Say whether a model was loaded from a container."""
+    return bool(model.graph.meta.get(_PACKED))
 
 
 def external_files(model: "ir.Model") -> dict[str, int]:
@@ -276,6 +293,17 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         raise UsageError(f"cannot read {path}: {getattr(err, 'strerror', None) or err}", hint=_PATH_HINT) from err
+
+
+def _unpacked(content: bytes, name: str) -> "ir.Model":
+    """Read the model in a container."""
+    with in_memory(content, name=name) as unpacked:
+        if unpacked is None:
+            hint = f"onnxcomp unpack {name}, and give the model that it writes"
+            raise ModelError(f"{name} unpacks to over 2 GB, which can't be read from it directly", hint=hint)
+        model = _parse(unpacked, name, None)
+    model.graph.meta[_PACKED] = True
+    return model
 
 
 def _parse(content: bytes, name: str, folder: Path | None) -> "ir.Model":

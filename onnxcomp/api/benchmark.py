@@ -24,7 +24,7 @@ from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import EnvironmentUnavailable, UsageError
 from onnxcomp.facts import input_specs
 from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
-from onnxcomp.model import load, save
+from onnxcomp.model import is_packed, load, save
 from onnxcomp.report import BenchReport, BenchSettings, ModelBenchmark, machine, now, versions
 from onnxcomp.runtime import OperatorTime, Provider, Session, check_provider, limits, operator_times
 from onnxcomp.search import Progress
@@ -159,7 +159,7 @@ def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, fold
     """Load a model, and find or write the file that sessions are made from."""
     loaded = load(model)
     own = Path(model) if isinstance(model, str | os.PathLike) else None
-    path = own
+    path = None if is_packed(loaded) else own
     if path is None or loaded.ir_version >= limits().ir_version:  # the file may have a newer one than onnxruntime takes
         path = folder / f"{number}.onnx"
         save(loaded, path)

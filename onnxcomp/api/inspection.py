@@ -12,7 +12,7 @@ from onnxcomp.api.shapes import Costs, count_costs
 from onnxcomp.data import Feed, ImageOptions, Samples
 from onnxcomp.errors import DataError, ModelError
 from onnxcomp.facts import is_quantized, parameter_count, weights
-from onnxcomp.model import external_files, load, read, size
+from onnxcomp.model import external_files, is_packed, load, read, size
 from onnxcomp.recipe import METADATA_KEY
 from onnxcomp.report import now, versions
 from onnxcomp.report.inspection import Inspection, NodeFacts, OperatorFacts, TensorFacts, WeightFacts
@@ -73,7 +73,7 @@ def inspect(
         verdicts = place(found, chosen, feed=feed, calibration=made_up, runs=not refusal)
     return Inspection(
         model=str(source) if source else "(in memory)",
-        size=size(found) if source is None else source.stat().st_size + sum(external.values()),
+        size=size(found) if source is None or is_packed(found) else source.stat().st_size + sum(external.values()),
         external=external,
         ir_version=found.ir_version,
         opsets=dict(found.opset_imports),

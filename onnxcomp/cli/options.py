@@ -87,12 +87,18 @@ class Format(enum.StrEnum):
     JSON = "json"
 
 
-Model = Annotated[Path, typer.Argument(help="The exported ONNX model. It is only read.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(help="The exported ONNX model, or an .onnxz file of one. It is only read.", show_default=False)
+]
 Models = Annotated[
-    list[Path], typer.Argument(metavar="MODEL...", help="Exported ONNX models. They are only read.", show_default=False)
+    list[Path],
+    typer.Argument(
+        metavar="MODEL...", help="Exported ONNX models, or .onnxz files. They are only read.", show_default=False
+    ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.opt.onnx]")
+    Path | None,
+    typer.Option("--output", "-o", help="Where the result goes; NAME.onnxz is packed.  [default: MODEL.opt.onnx]"),
 ]
 Calibration = Annotated[
     str | None,

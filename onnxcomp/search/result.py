@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.files import copy_file
 from onnxcomp.measure import Ratio
-from onnxcomp.model import save
+from onnxcomp.model import PACKED_SUFFIX, save
 from onnxcomp.pipeline import PassReport
 from onnxcomp.recipe import Recipe
 
@@ -181,10 +181,13 @@ class Outcome:
     def save(self, path: Path) -> None:
         """Write the delivered model atomically; an original that was not improved is copied byte for byte.
 
+        Where the path ends with ``.onnxz``, it is packed in any case.
+
         Raises:
             OutputError: The path can't be written.
         """
-        if self.winner is None and self.source is not None and self.source.stat().st_size == self.original_size:
+        unchanged = self.winner is None and self.source is not None and path.suffix != PACKED_SUFFIX
+        if unchanged and self.source is not None and self.source.stat().st_size == self.original_size:
             copy_file(self.source, path)
         else:
             save(self.model, path)

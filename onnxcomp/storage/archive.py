@@ -210,15 +210,15 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def opened(source: str | os.PathLike[str] | bytes, *, limit: int = DEFAULT_LIMIT) -> Iterator[Archive]:
-    """Open a container: a path, or its bytes.
+def opened(source: str | os.PathLike[str] | bytes, *, name: str = "", limit: int = DEFAULT_LIMIT) -> Iterator[Archive]:
+    """Open a container: a path, or its bytes (and what messages call them).
 
     Raises:
         UsageError: There is no file of that name that can be read.
         ModelError: See `Archive`.
     """
     if isinstance(source, bytes):
-        yield Archive(memoryview(source), name="the given bytes", limit=limit)
+        yield Archive(memoryview(source), name=name or "the given bytes", limit=limit)
         return
     with mapped(Path(source)) as data:
         yield Archive(data, name=str(source), limit=limit)

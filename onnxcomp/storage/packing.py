@@ -105,7 +105,7 @@ def pack_file(
     source: Path | bytes,
     target: Path,
     *,
-    producer: str,
+    producer: str = "onnxcomp",
     codec: Codec | None = None,
     verify: bool = True,
     threads: int = 0,

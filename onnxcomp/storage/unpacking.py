@@ -85,15 +85,21 @@ def _check_inside(path: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def in_memory(
-    source: str | os.PathLike[str] | bytes, *, limit: int = DEFAULT_LIMIT, threads: int = 0
+    source: str | os.PathLike[str] | bytes, *, name: str = "", limit: int = DEFAULT_LIMIT, threads: int = 0
 ) -> Iterator[bytes | None]:
     """Give the model of a container as one serialized model, its external data put in; None: it is too large for that.
+
+    Args:
+        source: Path of the container, or its bytes.
+        name: Of the container, for messages, where its bytes are given.
+        limit: Bytes that it may unpack to.
+        threads: Which decode chunks at the same time; 0: one per core.
 
     Raises:
         UsageError: There is no file of that name that can be read.
         ModelError: It is no container, damaged, or larger than the limit.
     """
-    with opened(source, limit=limit) as archive, workers(threads) as each:
+    with opened(source, name=name, limit=limit) as archive, workers(threads) as each:
         files = archive.manifest.files
         if sum(file.size for file in files) >= _PROTOBUF_LIMIT:
             yield None
