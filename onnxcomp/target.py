@@ -220,6 +220,7 @@ class Gates:
         min_agreement: Smallest accepted share of answers equal to the original's.
         min_sqnr: Smallest accepted SQNR of every float output, dB.
         max_size: Largest accepted size in bytes.
+        max_size_ratio: Largest accepted size, as a share of the original's.
         max_latency_ratio: Largest accepted latency, as a share of the original's.
 
     Raises:
@@ -231,8 +232,11 @@ class Gates:
     min_sqnr: float | None = None
     max_size: int | None = None
     max_latency_ratio: float | None = None
+    max_size_ratio: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_size_ratio is not None and not self.max_size_ratio > 0:
+            raise UsageError(f"max-size-ratio must be positive, got {self.max_size_ratio}")
         Budget(  # the ranges are the same
             0.0 if self.max_drop is None else self.max_drop,
             self.min_agreement,
@@ -241,7 +245,7 @@ class Gates:
             self.max_latency_ratio,
         )
 
-    def missed(self, *, drop: float | None, agreement: float, sqnr: float, size: int) -> list[str]:
+    def missed(self, *, drop: float | None, agreement: float, sqnr: float, size: int, original_size: int) -> list[str]:
         """Say which bounds a result misses, its latency aside (`search.race.slowness` tells that).
 
         Args:
@@ -249,6 +253,7 @@ class Gates:
             agreement: Share of answers equal to the original's.
             sqnr: Of the worst float output, dB.
             size: Bytes.
+            original_size: The original's, bytes.
         """
         found = []
         if self.max_drop is not None and drop is not None and drop > self.max_drop + 1e-9:  # a difference of counts
@@ -259,6 +264,8 @@ class Gates:
             found.append(f"SQNR {sqnr:.1f} dB is under {self.min_sqnr:g} dB")
         if self.max_size is not None and size > self.max_size:
             found.append(f"{size} bytes are more than {self.max_size}")
+        if self.max_size_ratio is not None and size > self.max_size_ratio * original_size:
+            found.append(f"{size} bytes are more than {self.max_size_ratio:g} of the original's {original_size}")
         return found
 
 

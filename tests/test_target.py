@@ -7,7 +7,7 @@ import pytest
 from onnxcomp.errors import UsageError
 from onnxcomp.target import TARGETS, Gates, get_target
 
-FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1000}
+FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1000, "original_size": 2000}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1
         (Gates(min_agreement=0.9), Gates(min_agreement=0.91), "0.9000"),
         (Gates(min_sqnr=25), Gates(min_sqnr=26), "25.0 dB"),
         (Gates(max_size=1000), Gates(max_size=999), "1000 bytes"),
+        (Gates(max_size_ratio=0.5), Gates(max_size_ratio=0.49), "0.49 of the original's 2000"),
     ],
 )
 def test_each_gate(kept: Gates, missed: Gates, says: str) -> None:
@@ -26,7 +27,7 @@ def test_each_gate(kept: Gates, missed: Gates, says: str) -> None:
 
 
 def test_without_gates_nothing_is_missed() -> None:
-    assert Gates().missed(drop=1.0, agreement=0.0, sqnr=float("-inf"), size=10**12) == []
+    assert Gates().missed(drop=1.0, agreement=0.0, sqnr=float("-inf"), size=10**12, original_size=1) == []
 
 
 def test_a_drop_needs_a_metric() -> None:

@@ -2,6 +2,7 @@
 
 from onnxcomp.api.benchmark import bench
 from onnxcomp.api.calibration import CalibrateResult, calibrate
+from onnxcomp.api.checking import check
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
@@ -16,6 +17,7 @@ __all__ = [
     "Result",
     "bench",
     "calibrate",
+    "check",
     "compare",
     "doctor",
     "inspect",

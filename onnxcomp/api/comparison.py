@@ -136,16 +136,16 @@ def compare(
         task = Task(samples, chosen[1], chosen[0])
         notes += filter(None, [doubt(score.reference, task)])
     found = work.fidelity
-    size = size_on_disk(candidate, second)
+    sizes = size_on_disk(reference, first), size_on_disk(candidate, second)
     drop = None if score is None else score.reference - score.candidate
-    missed = gates.missed(drop=drop, agreement=found.agreement, sqnr=found.sqnr, size=size)
+    missed = gates.missed(drop=drop, agreement=found.agreement, sqnr=found.sqnr, size=sizes[1], original_size=sizes[0])
     if gates.max_drop is not None and score is not None and score.low is not None and -score.low > gates.max_drop:
         notes.append(f"the interval of the difference reaches beyond the allowed drop of {gates.max_drop:g}")
     report = CompareReport(
         reference=names[0],
         candidate=names[1],
-        reference_size=size_on_disk(reference, first),
-        candidate_size=size,
+        reference_size=sizes[0],
+        candidate_size=sizes[1],
         evaluation=samples.description,
         runs=work.runs,
         seed=seed,

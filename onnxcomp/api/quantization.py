@@ -185,7 +185,14 @@ def quantize(
     drop = None
     if found.before.score is not None and found.after.score is not None:
         drop = found.before.score - found.after.score
-    missed = gates.missed(drop=drop, agreement=found.after.agreement, sqnr=found.after.sqnr, size=found.size)
+    original_size = source.stat().st_size if source and is_one_file(loaded) else size(loaded)
+    missed = gates.missed(
+        drop=drop,
+        agreement=found.after.agreement,
+        sqnr=found.after.sqnr,
+        size=found.size,
+        original_size=original_size,
+    )
     latency = found.timing.ratios[_NAME] if found.timing else None
     if exact is not None and latency is not None and (slow := slowness(latency, exact)):
         missed.append(slow)
@@ -205,7 +212,7 @@ def quantize(
         seed=seed,
         parameters=parameter_count(loaded),
         opset=opset(loaded),
-        original_size=source.stat().st_size if source and is_one_file(loaded) else size(loaded),
+        original_size=original_size,
         size=found.size,
         original_quality=found.before,
         quality=found.after,

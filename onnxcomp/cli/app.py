@@ -11,6 +11,7 @@ from onnxcomp import __version__
 from onnxcomp.cli import (
     bench,
     calibrate,
+    check,
     compare,
     doctor,
     inspect,
@@ -60,6 +61,7 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     app.command("bench", epilog=bench.EXAMPLES)(bench.command)
     app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.command)
+    app.command("check", epilog=check.EXAMPLES)(check.command)
     app.command("compare", epilog=compare.EXAMPLES)(compare.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)

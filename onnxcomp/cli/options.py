@@ -24,6 +24,7 @@ __all__ = [
     "MaxDropGate",
     "MaxLatencyGate",
     "MaxSizeGate",
+    "MaxSizeRatioGate",
     "MetricName",
     "MinAgreement",
     "MinAgreementGate",
@@ -134,6 +135,9 @@ MinAgreementGate = Annotated[
 ]
 MinSqnrGate = Annotated[float | None, typer.Option("--min-sqnr", help="Gate: least SQNR of every float output, dB.")]
 MaxSizeGate = Annotated[str | None, typer.Option("--max-size", help="Gate: largest file, as in 5MB or 800kB.")]
+MaxSizeRatioGate = Annotated[
+    float | None, typer.Option("--max-size-ratio", help="Gate: largest share of the original's size.")
+]
 MaxLatencyGate = Annotated[
     float | None, typer.Option("--max-latency-ratio", help="Gate: largest share of the original's latency.")
 ]

@@ -18,7 +18,14 @@ _SUFFIXES = (".json", ".md", ".txt")
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the CI shows as the page of a step
 
 
-def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple[Path, ...], overwrite: bool) -> None:
+def check_outputs(
+    result: Path | None,
+    reports: Sequence[Path],
+    *,
+    inputs: tuple[Path, ...],
+    overwrite: bool,
+    others: Sequence[Path] = (),
+) -> None:
     """Refuse output paths that can't be used.
 
     Raises:
@@ -30,7 +37,7 @@ def check_outputs(result: Path | None, reports: Sequence[Path], *, inputs: tuple
                 f"a report can't be written as {path.name}",
                 hint=f"end it in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}",
             )
-    paths = [*([result] if result else []), *reports]
+    paths = [*([result] if result else []), *others, *reports]
     if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
         raise OutputError("two outputs have the same path", hint="name a file of its own for each")
     for path in paths:

@@ -2,11 +2,14 @@
 
 from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
 from onnxcomp.report.calibration import CalibrateReport
+from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
+from onnxcomp.report.ci import annotations, junit_xml
 from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.quantization import QuantizeReport
+from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.value import Report, make_report
 
@@ -15,18 +18,26 @@ __all__ = [
     "BenchReport",
     "BenchSettings",
     "CalibrateReport",
+    "CheckReport",
+    "CheckSettings",
     "CompareReport",
     "Document",
+    "GateResult",
+    "GateStatus",
+    "GateUnit",
     "ModelBenchmark",
     "PackReport",
     "QuantizeReport",
     "Report",
     "Robustness",
+    "Saved",
     "ScoreChange",
     "SensitivityReport",
     "Settings",
     "UnpackReport",
     "Written",
+    "annotations",
+    "junit_xml",
     "machine",
     "make_report",
     "now",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["bytes_text", "count_text", "markdown_cell", "markdown_table", "seconds_text", "table"]
+__all__ = ["bytes_text", "count_text", "markdown_cell", "markdown_table", "one_line", "seconds_text", "table"]
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -21,6 +21,11 @@ def count_text(count: int) -> str:
             digits = 2 if count < 10 * step else 1 if count < 100 * step else 0
             return f"{count / step:.{digits}f} {letter}"
     return str(count)
+
+
+def one_line(text: str) -> str:
+    """Write a text of the user's on one line of printable characters: in a log, a line of its own may be a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def seconds_text(seconds: float) -> str:

@@ -17,6 +17,7 @@ jsonschema = pytest.importorskip("jsonschema")
 COMMANDS = {
     "bench": "bench {dense} {dense} --seconds 0.2 --profile",
     "calibrate": "calibrate {dense} --calibration {calibration} -o {statistics}",
+    "check": "check {dense} --baseline {dense} --eval {eval} --min-agreement 1 --max-latency-ratio 9 --seconds 0.2",
     "compare": "compare {dense} {dense} --eval {eval} --perturb noise=0.1",
     "doctor": "doctor",
     "inspect": "inspect {dense} --nodes --quantization",
@@ -30,6 +31,7 @@ COMMANDS = {
 OTHERS = {
     "bench of one model": "bench {dense} --seconds 0.2",
     "compare without data": "compare {dense} {dense}",
+    "check of the size alone": "check {dense} --max-size 10MB",
     "inspect": "inspect {dense}",
     "optimize that delivers the original": "optimize {dense} --min-agreement 1 --min-sqnr 300 -o {out}",
     "sensitivity without data": "sensitivity {dense} -o {report}",
@@ -38,6 +40,7 @@ OTHERS = {
 FAILURES = {
     "optimize": "optimize {dense} --max-size 1kB -o {out} --report {report}",
     "quantize": "quantize {dense} --mode dynamic --max-size 1kB -o {out} --report {report}",
+    "check": "check {dense} --baseline {resnet} --min-agreement 1 --report {report}",
     "compare": "compare {dense} {resnet} --min-agreement 1 --report {report}",
 }
 
