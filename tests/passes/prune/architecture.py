@@ -23,8 +23,8 @@ class Architecture:
             units can go one by one. A unit has several channels where those must go together: a head, the group of a
             norm, what becomes the pixels of one channel.
         frozen: Layers whose channels must stay, wholly or in part, and why.
-        peers: Parameters that onnxsim 0.8.1 and Torch-Pruning 1.6.1 keep of the full-sized network at ratio 0.5,
-            None where they fail or were not tried.
+        peers: Share of the parameters that onnxsim 0.8.1 and Torch-Pruning 1.6.1 keep of the full-sized network at
+            ratio 0.5; None where they fail or were not tried.
     """
 
     build: Callable[[Net], onnx.ModelProto]

@@ -12,7 +12,7 @@ from tests.passes.prune.builder import BATCH, Net
 __all__ = ["ATTENTIVE"]
 
 HEADS, SIZE = 4, 6  # of attention
-WIDTH, HIDDEN = 16, 48  # of the residual stream, of the layers beside it
+WIDTH, HIDDEN = 24, 96  # of the residual stream, of the layers beside it
 LENGTH, WORDS = 7, 11
 
 
@@ -25,26 +25,27 @@ def _heads(net: Net, x: str, heads: int) -> str:
     return net.transpose(net.reshape(x, 0, 0, heads, -1 if net.style.dynamic else SIZE), 0, 2, 1, 3)
 
 
-def _feed_forward(net: Net, name: str, x: str, width: int) -> str:
-    return net.linear(f"{name}.down", net.act("Gelu", net.linear(f"{name}.up", x, net.wide(HIDDEN))), width)
+def _feed_forward(net: Net, name: str, x: str, hidden: int) -> str:
+    width = net.shape(x)[-1]
+    return net.linear(f"{name}.down", net.act("Gelu", net.linear(f"{name}.up", x, net.wide(hidden))), width)
 
 
 def vit(net: Net) -> onnx.ModelProto:
-    heads = net.wide(HEADS)
-    x = net.conv("patches", net.input("x", 3, 12, 12), WIDTH, 4, stride=4)
-    x = net.transpose(net.reshape(x, 0, WIDTH, -1), 0, 2, 1)
+    heads, width = net.wide(HEADS), net.fixed(WIDTH)
+    x = net.conv("patches", net.input("x", 3, 12, 12), width, 4, stride=4)
+    x = net.transpose(net.reshape(x, 0, width, -1), 0, 2, 1)
     if net.style.dynamic:
-        sizes = net.op("Concat", net.size(x, 0), net.const(np.array([1])), net.const(np.array([WIDTH])), axis=0)
-        first = net.op("Expand", net.normal("class", 1, 1, WIDTH), sizes, shape=(BATCH, 1, WIDTH))
+        sizes = net.op("Concat", net.size(x, 0), net.const(np.array([1])), net.const(np.array([width])), axis=0)
+        first = net.op("Expand", net.normal("class", 1, 1, width), sizes, shape=(BATCH, 1, width))
     else:  # as folded for one batch size
-        first = net.const(np.repeat(np.linspace(-1, 1, WIDTH)[None, None], BATCH, 0), "class")
+        first = net.const(np.repeat(np.linspace(-1, 1, width)[None, None], BATCH, 0), "class")
     x = net.op("Concat", first, x, axis=1)
-    x = net.op("Add", x, net.normal("position", 1, net.shape(x)[1], WIDTH))
+    x = net.op("Add", x, net.normal("position", 1, net.shape(x)[1], width))
     for name in ("1", "2"):
         y = net.layer_norm(f"{name}.norm1", x)
         q, k, v = (_heads(net, net.linear(f"{name}.{kind}", y, heads * SIZE), heads) for kind in "qkv")
-        x = net.op("Add", net.linear(f"{name}.o", net.attention(name, q, k, v), WIDTH), x)
-        x = net.op("Add", x, _feed_forward(net, name, net.layer_norm(f"{name}.norm2", x), WIDTH))
+        x = net.op("Add", net.linear(f"{name}.o", net.attention(name, q, k, v), width), x)
+        x = net.op("Add", x, _feed_forward(net, name, net.layer_norm(f"{name}.norm2", x), HIDDEN))
     x = net.op("Gather", net.layer_norm("norm", x), net.const(np.int64(0)), axis=1)
     return net.model(net.linear("fc", x, 10))
 
@@ -75,29 +76,30 @@ def _window_attention(net: Net, name: str, x: str, width: int, heads: int, *, sh
 
 
 def swin(net: Net) -> onnx.ModelProto:
-    x = net.transpose(net.conv("patches", net.input("x", 3, 12, 12), 12, 2, stride=2), 0, 2, 3, 1)
-    for name, width in (("1", 12), ("2", 12), ("3", 24)):
+    x = net.transpose(net.conv("patches", net.input("x", 3, 12, 12), net.fixed(12), 2, stride=2), 0, 2, 3, 1)
+    for name, size in (("1", 12), ("2", 12), ("3", 24)):
+        width = net.fixed(size)
         if name == "3":  # four pixels become one
             halves = [net.slice(x, 1, i, 2**31, 2) for i in (0, 1)]
             x = net.op("Concat", *(net.slice(half, 2, i, 2**31, 2) for i in (0, 1) for half in halves), axis=3)
             x = net.linear("merge", net.layer_norm("merge.norm", x), width, bias=False)
         y = net.layer_norm(f"{name}.norm1", x)
-        y = _window_attention(net, name, y, width, net.wide(2 if width == 12 else 4), shift=int(name == "2"))
+        y = _window_attention(net, name, y, width, net.wide(size // SIZE), shift=int(name == "2"))
         x = net.op("Add", x, y)
-        x = net.op("Add", x, _feed_forward(net, name, net.layer_norm(f"{name}.norm2", x), width))
+        x = net.op("Add", x, _feed_forward(net, name, net.layer_norm(f"{name}.norm2", x), 4 * size))
     return net.model(net.linear("fc", net.mean(net.layer_norm("norm", x), 1, 2, keep=0), 10))
 
 
 def packed_encoder(net: Net) -> onnx.ModelProto:
     """Norms behind the layers, as in BERT; q, k and v are one layer, taken apart by Split."""
-    heads = net.wide(HEADS)
-    x = net.layer_norm("norm", net.op("Add", _embedding(net, WIDTH), net.normal("position", LENGTH, WIDTH)))
+    heads, width = net.wide(HEADS), net.fixed(WIDTH)
+    x = net.layer_norm("norm", net.op("Add", _embedding(net, width), net.normal("position", LENGTH, width)))
     for name in ("1", "2"):
         packed = net.linear(f"{name}.qkv", x, 3 * heads * SIZE)
         q, k, v = (_heads(net, part, heads) for part in net.split(packed, *[heads * SIZE] * 3, axis=2))
-        y = net.linear(f"{name}.o", net.attention(name, q, k, v), WIDTH)
+        y = net.linear(f"{name}.o", net.attention(name, q, k, v), width)
         x = net.layer_norm(f"{name}.norm1", net.op("Add", y, x))
-        x = net.layer_norm(f"{name}.norm2", net.op("Add", _feed_forward(net, name, x, WIDTH), x))
+        x = net.layer_norm(f"{name}.norm2", net.op("Add", _feed_forward(net, name, x, HIDDEN), x))
     return net.model(net.linear("fc", net.op("Tanh", net.mean(x, 1, keep=0)), 5))
 
 
@@ -146,12 +148,12 @@ def grouped_query_decoder(net: Net) -> onnx.ModelProto:
 
 def geglu(net: Net) -> onnx.ModelProto:
     """Feed-forward layers whose halves gate each other."""
-    x = net.linear("in", net.input("x", LENGTH, 5), WIDTH)
+    width, hidden = net.fixed(WIDTH), net.wide(HIDDEN)
+    x = net.linear("in", net.input("x", LENGTH, 5), width)
     for name in ("1", "2"):
-        hidden = net.wide(HIDDEN)
         packed = net.linear(f"{name}.up", net.layer_norm(f"{name}.norm", x), 2 * hidden)
         value, gate = net.split(packed, hidden, hidden, axis=2)
-        x = net.op("Add", x, net.linear(f"{name}.down", net.op("Mul", value, net.act("Gelu", gate)), WIDTH))
+        x = net.op("Add", x, net.linear(f"{name}.down", net.op("Mul", value, net.act("Gelu", gate)), width))
     return net.model(net.linear("fc", x, 5))
 
 
@@ -169,7 +171,7 @@ ATTENTIVE = {
     ),
     "swin": Architecture(
         swin,
-        {"1.qkv": 2, "2.qkv": 2, "3.qkv": 4} | {f"{b}.up": HIDDEN for b in "123"},
+        {"1.qkv": 2, "2.qkv": 2, "3.qkv": 4, "1.up": 48, "2.up": 48, "3.up": 96},
         _stream("patches", "merge", blocks="123"),
         (0.70, None),
     ),

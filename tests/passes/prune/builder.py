@@ -51,12 +51,13 @@ class Net:
     Args:
         style: How it is written down.
         share: Of each prunable width, see `wide`.
+        scale: By which all widths are multiplied, those of images and classes apart.
     """
 
-    def __init__(self, style: Style = STYLES["plain"], share: float = 1.0) -> None:
+    def __init__(self, style: Style = STYLES["plain"], *, share: float = 1.0, scale: int = 1) -> None:
         self.style = style
         self.opset = 13 if style.chains else 17
-        self._share = share
+        self._share, self._scale = share, scale
         self._rng = np.random.default_rng(0)
         self._types: dict[str, onnx.TypeProto] = {}
         self._data: dict[str, onnx.TensorProto] = {}
@@ -66,7 +67,11 @@ class Net:
 
     def wide(self, width: int) -> int:
         """Return the share of a width that pruning would leave."""
-        return int(width * self._share)
+        return int(width * self._scale * self._share)
+
+    def fixed(self, width: int) -> int:
+        """Return a width that pruning must leave alone."""
+        return width * self._scale
 
     def shape(self, x: str) -> tuple[int, ...]:
         return tuple(d.dim_value for d in self._types[x].tensor_type.shape.dim)

@@ -137,13 +137,14 @@ def convnext(net: Net) -> onnx.ModelProto:
     def norm(name: str, image: str) -> str:
         return net.layer_norm(name, net.transpose(image, 0, 2, 3, 1))
 
-    x = net.conv("stem", net.input("x", 3, 16, 16), 12, 2, stride=2)
+    x = net.conv("stem", net.input("x", 3, 16, 16), net.fixed(12), 2, stride=2)
     x = net.transpose(norm("stem.norm", x), 0, 3, 1, 2)
-    for name, width in (("1a", 12), ("1b", 12), ("2a", 16)):
+    for name, size in (("1a", 12), ("1b", 12), ("2a", 16), ("2b", 16), ("2c", 16)):
+        width = net.fixed(size)
         if net.shape(x)[1] != width:
             x = net.conv("down", net.transpose(norm("down.norm", x), 0, 3, 1, 2), width, 2, stride=2)
         y = norm(f"{name}.norm", net.conv(f"{name}.dw", x, width, 7, group=width))
-        y = net.linear(f"{name}.up", y, net.wide(4 * width))
+        y = net.linear(f"{name}.up", y, net.wide(4 * size))
         y = net.linear(f"{name}.out", net.act("Gelu", y), width)
         y = net.op("Mul", net.normal(f"{name}.gamma", width, gain=0.1, mean=0.5), y)
         x = net.op("Add", x, net.transpose(y, 0, 3, 1, 2))
@@ -236,8 +237,11 @@ CONVOLUTIONAL = {
     ),
     "convnext": Architecture(
         convnext,
-        {"1a.up": 48, "1b.up": 48, "2a.up": 64},
-        dict.fromkeys(("stem", "1a.dw", "1a.out", "1b.dw", "1b.out", "down", "2a.dw", "2a.out"), STATISTICS)
+        {"1a.up": 48, "1b.up": 48, "2a.up": 64, "2b.up": 64, "2c.up": 64},
+        dict.fromkeys(
+            ("stem", "down", *(f"{b}.{layer}" for b in ("1a", "1b", "2a", "2b", "2c") for layer in ("dw", "out"))),
+            STATISTICS,
+        )
         | {"fc": OUTPUT},
         (0.55, 0.26),
     ),
