@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "round-weights": "onnxcomp.passes.quantize.rounding:RoundWeights",
         "quantize-weights": "onnxcomp.passes.quantize.weight_only:QuantizeWeights",
         "convert-float16": "onnxcomp.passes.quantize.half:ConvertFloat16",
+        "share-weights": "onnxcomp.passes.share.share_weights:ShareWeights",
         "store-float16": "onnxcomp.passes.quantize.float16:StoreFloat16",
     }
 )

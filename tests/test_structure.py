@@ -22,7 +22,7 @@ PASSES = "onnxcomp.passes"
 
 # Floor of each room; a module imports from its own floor or below
 FLOORS = {
-    **dict.fromkeys(("errors", "customops", "usercode", "metrics", "coding", "thresholds"), 1),
+    **dict.fromkeys(("errors", "customops", "usercode", "metrics", "clustering", "coding", "thresholds"), 1),
     **dict.fromkeys(
         ("target", "claims", "costs", "facts", "files", "model", "protos", "runtime", "storage", "data"), 2
     ),

@@ -6,6 +6,7 @@ from onnxcomp.statistics.file import Statistics
 from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, collect_grams
 from onnxcomp.statistics.means import MeanStore, collect_means
 from onnxcomp.statistics.ranges import RangeStore
+from onnxcomp.statistics.squares import collect_squares
 from onnxcomp.statistics.tap import float_tensors, inner_values, runs
 from onnxcomp.thresholds import Histogram, Range
 
@@ -22,6 +23,7 @@ __all__ = [
     "Statistics",
     "collect_grams",
     "collect_means",
+    "collect_squares",
     "columns_of",
     "float_tensors",
     "inner_values",

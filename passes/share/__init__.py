@@ -1,0 +1,1 @@
+"""Passes that let weights share values: codebooks in the graph."""

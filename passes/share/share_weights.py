@@ -1,0 +1,213 @@
+"""Weight sharing: the values of a weight become the centroids of clusters; indices and a codebook are stored.
+
+Before, after (see ``_form``)::
+
+    Conv(x, W)    Conv(x, Gather(codebook, Cast(indices)))
+
+onnxruntime computes what is new when it loads the model: the speed is that of the float model, the file holds ``bits``
+bits per weight. Clusters minimise the squared error, each weight counting as much as E[x^2] of the input that it
+multiplies, where there are calibration samples: the diagonal of the Hessian of a linear layer's squared error. Exact
+zeros of pruned weights stay zeros. Method ``entropy`` spends ``bits`` of entropy instead, for files that are packed.
+Declines: weights that are no constant float32 or float16 matrices, hold NaN, are a graph output, or are too small to
+pay.
+Sources: Han et al. 2016 (Deep Compression), section 3; Choi et al. 2017 (Towards the Limit of Network Quantization),
+equation 16 (weights of clusters) and section 4.2 (entropy).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxcomp.clustering import INITS, Cells, Codebook, entropy_clusters, kmeans, tally
+from onnxcomp.errors import PassError, RecipeError
+from onnxcomp.facts import name_nodes, opset
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Unit
+from onnxcomp.passes.cleanup._graph import Names
+from onnxcomp.passes.share._form import LEAST_OPSET, Shared, form_bytes, write_form
+from onnxcomp.passes.share._weights import Weight, drop_unread, weights_of
+from onnxcomp.statistics import Columns, collect_squares, columns_of
+
+__all__ = ["ShareWeights", "ShareWeightsConfig"]
+
+_MOST_OF_ITS_SIZE = 0.9  # a weight that keeps more than that is left alone
+_PRUNED = 0.01  # share of exact zeros from which 0 is a centroid, whatever else is
+
+Squares = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareWeightsConfig:
+    """Settings of weight sharing.
+
+    Attributes:
+        bits: Of an index, 1 to 8: there are 2^bits centroids; with method ``entropy`` the entropy of an index, which
+            may be a fraction.
+        bits_of: Other bits for the weights of some nodes, by name.
+        granularity: What has a codebook of its own: a ``tensor``, a ``group`` of its output channels, or the whole
+            ``model``.
+        group_channels: Output channels of a group.
+        method: With ``kmeans`` the error is least for so many centroids; with ``entropy`` it is least at so much
+            entropy, with up to 256 centroids: larger in the graph, smaller in a packed file.
+        init: Of ``kmeans``: ``exact``, or Lloyd's algorithm from ``linear``, ``density`` or ``random`` centroids.
+        weighting: How much a weight counts: ``inputs``: as E[x^2] of what it multiplies, in the calibration samples;
+            ``none``: all the same; ``auto``: ``inputs`` where there are samples.
+        min_elements: Smaller weights stay as they are.
+        exclude: Names of nodes whose weights stay as they are.
+    """
+
+    bits: float = 4
+    bits_of: Mapping[str, float] = field(default_factory=dict)
+    granularity: Literal["tensor", "group", "model"] = "tensor"
+    group_channels: int = 64
+    method: Literal["kmeans", "entropy"] = "kmeans"
+    init: str = "exact"
+    weighting: Literal["auto", "inputs", "none"] = "auto"
+    min_elements: int = 512
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, bits in {"bits": self.bits, **self.bits_of}.items():
+            if isinstance(bits, bool) or not isinstance(bits, int | float) or not 1 <= bits <= 8:
+                raise RecipeError(
+                    f"bits must be from 1 to 8, got {bits!r}" + ("" if name == "bits" else f" for {name}")
+                )
+            if self.method == "kmeans" and bits != int(bits):
+                raise RecipeError(f"bits must be a whole number, got {bits}", hint="a fraction needs method entropy")
+        if self.init not in INITS:
+            raise RecipeError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
+        if self.method == "entropy" and self.init != "exact":
+            raise RecipeError("init is of method kmeans", hint="leave it out")
+        if self.group_channels < 1:
+            raise RecipeError(f"group_channels must be 1 or more, got {self.group_channels}")
+        if self.min_elements < 0:
+            raise RecipeError(f"min_elements must not be negative, got {self.min_elements}")
+
+
+class ShareWeights(Pass[ShareWeightsConfig]):
+    """Let the weights of a layer share a few values."""
+
+    name: ClassVar[str] = "share-weights"
+    Config = ShareWeightsConfig
+    exact: ClassVar[bool] = False
+    wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+
+    def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
+        """List the weights, by the nodes that read them."""
+        work = model.clone()
+        found = (tuple(weight.readers) for weight in self._weights(work, ctx))
+        return [
+            Unit(str(readers[0].name), readers[0].op_type, tuple(str(node.name) for node in readers))
+            for readers in dict.fromkeys(found)
+        ]
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        """Share the values of every weight that pays."""
+        weights = list(self._weights(model, ctx))
+        squares = self._squares(model, weights, ctx)
+        version, names = opset(model), Names(model)
+        common = self._common(weights, squares, ctx.seed)
+        counters: dict[str, int] = {}
+        for weight in weights:
+            shared = self._shared(weight, squares, common, ctx.seed)
+            if form_bytes(shared, version) > _MOST_OF_ITS_SIZE * weight.array.nbytes:
+                for node in weight.readers:
+                    ctx.skip(node, "the codebook would take too much of what the indices save")
+                continue
+            write_form(model, names, weight.value, shared, version)
+            key = f"weights of {self._bits(weight):g} bits"
+            counters[key] = counters.get(key, 0) + 1
+        drop_unread(model)
+        return PassStats(modified=bool(counters), counters=counters)
+
+    def _weights(self, model: ir.Model, ctx: PassContext) -> Iterator[Weight]:
+        """Yield the weights that are to be shared; the others are recorded in ``ctx``, with the reason."""
+        for graph in model.graphs():
+            name_nodes(graph)
+        version = opset(model)
+        for weight in weights_of(model):
+            if reason := self._why_not(weight, version):
+                for node in weight.readers:
+                    ctx.skip(node, reason)
+            else:
+                yield weight
+
+    def _why_not(self, weight: Weight, version: int) -> str | None:
+        if any(node.name in self.config.exclude for node in weight.readers):
+            return "excluded"
+        if weight.tensor.size < max(self.config.min_elements, 1):
+            return "the weight is too small to pay"
+        if version < LEAST_OPSET:
+            return f"opset {version} can't express it: run upgrade-opset to {LEAST_OPSET} first"
+        return weight.why_not
+
+    def _bits(self, weight: Weight) -> float:
+        return self.config.bits_of.get(weight.name, self.config.bits)
+
+    def _squares(self, model: ir.Model, weights: list[Weight], ctx: PassContext) -> Squares:
+        """Return how much the inputs of each weight count, in its shape, by the name of its first reader."""
+        if self.config.weighting == "none" or (self.config.weighting == "auto" and ctx.samples is None):
+            return {}
+        if ctx.samples is None:
+            raise PassError("weighting by inputs needs calibration samples", hint="--calibration DATA")
+        layers: dict[str, tuple[Weight, Columns]] = {}
+        for weight in weights:
+            node = weight.readers[0]
+            columns = columns_of(node) if node.graph is model.graph and len(weight.readers) == 1 else None
+            if columns is not None and node.inputs[1] is weight.value and weight.tensor.dtype == ir.DataType.FLOAT:
+                layers[weight.name] = weight, columns
+        found = collect_squares(
+            model.clone(),
+            ctx.samples,
+            {name: columns for name, (_, columns) in layers.items()},
+            seed=ctx.seed,
+            threads=ctx.threads,
+            progress=ctx.progress,
+        )
+        return {name: _like(weight, columns, found[name]) for name, (weight, columns) in layers.items()}
+
+    def _common(self, weights: list[Weight], squares: Squares, seed: int) -> Codebook | None:
+        """Return the codebook of the whole model, where there is one."""
+        if self.config.granularity != "model" or not weights:
+            return None
+        parts = [tally(weight.array, squares.get(weight.name)) for weight in weights]
+        return self._clusters(Cells.joined(parts), self.config.bits, seed)
+
+    def _shared(self, weight: Weight, squares: Squares, common: Codebook | None, seed: int) -> Shared:
+        array, counting = weight.array, squares.get(weight.name)
+        last, groups = bool(weight.channels_last), 1
+        if self.config.granularity == "group" and weight.channels_last is not None:
+            channels = array.shape[-1 if last else 0]
+            groups = math.ceil(channels / self.config.group_channels)
+            while channels % groups:  # groups are of one size
+                groups += 1
+        last = last and groups > 1
+        if last:
+            array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+            counting = None if counting is None else np.moveaxis(counting, -1, 0)
+        rows = array.reshape(groups, -1)
+        counts = None if counting is None else counting.reshape(groups, -1)
+        books = [
+            common or self._clusters(tally(row, None if counts is None else counts[i]), self._bits(weight), seed)
+            for i, row in enumerate(rows)
+        ]
+        k = max(map(len, books))
+        codebooks = np.stack([np.pad(book.centroids, (0, k - len(book)), mode="edge") for book in books])
+        indices = np.stack([book.indices(row) for book, row in zip(books, rows, strict=True)])
+        return Shared(indices, codebooks.astype(array.dtype), array.shape, last)
+
+    def _clusters(self, cells: Cells, bits: float, seed: int) -> Codebook:
+        zero = cells.zeros > _PRUNED * float(cells.counts.sum())
+        if self.config.method == "entropy":
+            return entropy_clusters(cells, bits, zero=zero)
+        return kmeans(cells, 2 ** int(bits), init=self.config.init, zero=zero, seed=seed)
+
+
+def _like(weight: Weight, columns: Columns, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spread what is known per input, [groups, K], over a weight."""
+    rows = columns.rows(weight.array)
+    return np.asarray(columns.weight(np.broadcast_to(squares[:, None, :], rows.shape), weight.array.shape))
