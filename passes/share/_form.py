@@ -52,7 +52,7 @@ class Shared:
 
 def form_bytes(shared: Shared, opset: int) -> int:
     """Return about what a shared weight takes on disk."""
-    groups, elements = shared.indices.shape
+    groups, elements = (int(size) for size in shared.indices.shape)
     per_byte = _per_byte(shared, opset)
     k, width = int(shared.codebooks.shape[1]), int(shared.codebooks.dtype.itemsize)
     if _nibbles(shared, opset):
@@ -64,7 +64,7 @@ def form_bytes(shared: Shared, opset: int) -> int:
 def write_form(model: ir.Model, names: Names, value: ir.Value, shared: Shared, opset: int) -> None:
     """Let all readers of a constant read what the codebook says instead."""
     maker = _Maker(model, names, str(value.name or "weight"))
-    groups, elements = shared.indices.shape
+    groups, elements = (int(size) for size in shared.indices.shape)
     k, per_byte = int(shared.codebooks.shape[1]), _per_byte(shared, opset)
     if _nibbles(shared, opset):
         model.ir_version = max(model.ir_version, _UINT4_IR)
