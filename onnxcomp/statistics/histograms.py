@@ -1,7 +1,7 @@
 """Distributions of activations from one run over the samples: exact extremes and a histogram that grows with them.
 
 A bin's width is a power of two and its edges are whole multiples of it. Where a value lies outside the bins, neighbours
-are merged in pairs, which is exact: the result depends on all values and not on their order. Memory is one run's
+are merged in pairs, which is exact: the result depends on all values and not on their order. Memory is two runs'
 activations and the bins, however many samples there are. Every value counts; nothing is sampled.
 """
 
