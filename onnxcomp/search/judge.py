@@ -1,13 +1,18 @@
 """Judges candidates: their answers on the evaluation samples, against labels and against the original's answers."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from onnxcomp.data import Samples
+from onnxcomp.errors import MetricError
 from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval
 from onnxcomp.runtime import Session
+from onnxcomp.search.early import GROUPS, hopeless, looks
 from onnxcomp.search.result import Evidence, Miss, Quality
 from onnxcomp.search.spool import Spool
 from onnxcomp.target import Budget
@@ -89,14 +94,18 @@ class Judge:
             self._reference.append(original.run(feed))
         self.original = Quality(self._score(self._reference), agreement=1.0, sqnr=float("inf"))
 
-    def quality(self, session: Session) -> Quality:
+    def quality(self, session: Session, *, early: bool = False) -> Quality:
         """Run a candidate on all samples.
+
+        Args:
+            session: Of the candidate.
+            early: Whether a part of them is enough where it shows that the candidate misses a bound.
 
         Raises:
             ModelError: It fails while it runs.
             MetricError: The metric raises, or gives no finite number.
         """
-        return self._run(session)[0]
+        return self._run(session, early=early)[0]
 
     def verdict(self, session: Session, rng: np.random.Generator, *, held_out: bool) -> tuple[Quality, Evidence]:
         """Run a candidate on all samples, and say how sure its score is.
@@ -126,20 +135,51 @@ class Judge:
         low, high = (None, None) if interval is None else (interval.low, interval.high)
         return quality, Evidence(samples, held_out, low, high, method)
 
-    def _run(self, session: Session) -> tuple[Quality, Spool]:
+    def _run(self, session: Session, *, early: bool = False) -> tuple[Quality, Spool]:
         """Return the quality, and the outputs where there is a metric."""
-        fidelity = Fidelity(features=self._features)
-        outputs = Spool()
-        for feed, reference in zip(self._task.samples, self._reference, strict=True):
-            answer = session.run(feed)
-            fidelity.add(reference, answer)
-            if self._task.metric:
-                outputs.append(answer)
-        return Quality(self._score(outputs), fidelity.agreement, fidelity.sqnr), outputs
+        total = len(self._reference)
+        fidelity, outputs = Fidelity(features=self._features), Spool()
+        groups = [_Group(Fidelity(features=self._features)) for _ in range(GROUPS)]
+        seen = 0
+        for look in looks(total) if early else [list(range(total))]:
+            for run, feed in zip(look, self._task.samples.pick(look), strict=True):
+                answer, reference = session.run(feed), self._reference[run]
+                fidelity.add(reference, answer)
+                if early:
+                    groups[seen % GROUPS].add(run, reference, answer)
+                if self._task.metric:
+                    outputs[run] = answer
+                seen += 1
+            if seen < total:
+                with suppress(MetricError):  # a part may lack what the metric needs, such as both classes
+                    quality = self._so_far(fidelity, outputs, seen / total)
+                    if self.misses(quality) and self._is_hopeless(groups, outputs, quality.share):
+                        return quality, outputs
+        return self._so_far(fidelity, outputs, 1.0), outputs
+
+    def _so_far(self, fidelity: Fidelity, outputs: Spool, share: float) -> Quality:
+        return Quality(self._score(outputs), fidelity.agreement, fidelity.sqnr, share)
+
+    def _is_hopeless(self, groups: "list[_Group]", outputs: Spool, seen: float) -> bool:
+        """Whether the groups' answers show that one bound is missed, whatever the other runs bring."""
+        drops: list[float] = []
+        if (metric := self._task.metric) is not None:
+            with suppress(MetricError):
+                drops = [
+                    self._evaluated(metric, self._reference, group.runs) - self._evaluated(metric, outputs, group.runs)
+                    for group in groups
+                ]
+        per_bound = [
+            [drop - self._budget.max_drop for drop in drops],
+            [self._budget.agreement_bound - group.fidelity.agreement for group in groups],
+            [self._least_sqnr - group.fidelity.sqnr for group in groups],
+        ]
+        return any(hopeless(misses, seen) for misses in per_bound if misses)
 
     def objection(self, quality: Quality) -> str | None:
         """Say which bound of the budget a candidate misses, or None."""
-        return next((miss.text for miss in self.misses(quality)), None)
+        on = "" if quality.share == 1 else f", clear after {quality.share:.0%} of the runs"
+        return next((f"{miss.text}{on}" for miss in self.misses(quality)), None)
 
     def misses(self, quality: Quality) -> list[Miss]:
         """List the bounds of the budget that a candidate does not keep."""
@@ -152,15 +192,41 @@ class Judge:
         if quality.agreement < (bound := budget.agreement_bound):
             text = f"agreement with the original {quality.agreement:.4f} is under {bound:g}"
             found.append(Miss(text, (bound - quality.agreement) / max(1 - bound, _POINT)))
-        least = budget.min_sqnr if budget.min_sqnr is not None else None if self._task.metric else _DEFAULT_SQNR
-        if least is not None and not quality.sqnr >= least:
+        least = self._least_sqnr
+        if not quality.sqnr >= least:
             text = f"SQNR {quality.sqnr:.1f} dB is under {least:g} dB"
             short = least - quality.sqnr if math.isfinite(quality.sqnr) else math.inf
             found.append(Miss(text, short / max(abs(least), 1.0)))
         return found
 
+    @property
+    def _least_sqnr(self) -> float:
+        if self._budget.min_sqnr is not None:
+            return self._budget.min_sqnr
+        return -math.inf if self._task.metric else _DEFAULT_SQNR
+
     def _score(self, outputs: Spool) -> float | None:
-        if self._task.metric is None:
+        """Return the score, estimated from the difference to the original's where these are not all runs."""
+        if (metric := self._task.metric) is None:
             return None
+        found = self._evaluated(metric, outputs, outputs.runs)
+        if len(outputs) == len(self._reference):
+            return found
+        assert self.original.score is not None
+        return self.original.score + found - self._evaluated(metric, self._reference, outputs.runs)
+
+    def _evaluated(self, metric: Metric, outputs: Spool, runs: Sequence[int]) -> float:
         assert self._labels is not None
-        return evaluate(self._task.metric, list(outputs), self._labels)
+        return evaluate(metric, [outputs[run] for run in runs], [self._labels[run] for run in runs])
+
+
+@dataclass(slots=True)
+class _Group:
+    """Some of the runs that were seen."""
+
+    fidelity: Fidelity
+    runs: list[int] = field(default_factory=list)
+
+    def add(self, run: int, reference: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self.runs.append(run)
+        self.fidelity.add(reference, answer)

@@ -76,24 +76,25 @@ class Prover:
         result = candidate.result
         self._progress(f"judge {result.name}", None)
         try:
-            result.quality = self._quality(self._searching, candidate, "searched")
+            result.quality = self._quality(self._searching, candidate, "searched", early=True)
             result.rejected = self._searching.objection(result.quality)
         except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             result.rejected = str(err)
 
     def final_quality(self, candidate: Built) -> Quality | None:
         """Return a candidate's quality on the samples of the final verdict; None where it fails."""
-        if not self._held_out and candidate.result.quality is not None:
-            return candidate.result.quality
+        known = candidate.result.quality
+        if not self._held_out and known is not None and known.share == 1:
+            return known
         self._progress(f"judge {candidate.result.name}", None)
         try:
             return self._quality(self._final, candidate, "final")
         except (MetricError, ModelError):
             return None
 
-    def _quality(self, judge: Judge, candidate: Built, part: str) -> Quality:
+    def _quality(self, judge: Judge, candidate: Built, part: str, *, early: bool = False) -> Quality:
         def measure() -> Quality:
-            return judge.quality(open_session(candidate.model, threads=0))
+            return judge.quality(open_session(candidate.model, threads=0), early=early)
 
         what = f"quality of {candidate.result.name}"
         key = partial(_key, "quality", part, candidate.model)

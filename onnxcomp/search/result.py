@@ -24,11 +24,13 @@ class Quality:
         score: The metric's value; None without labels.
         agreement: Share of answers that equal the original's.
         sqnr: Signal-to-noise ratio of the worst float output against the original's, dB.
+        share: Of the evaluation runs that these figures are from; under 1: they already showed that it is no use.
     """
 
     score: float | None
     agreement: float
     sqnr: float
+    share: float = 1.0
 
     @property
     def loss(self) -> float:

@@ -10,23 +10,33 @@ __all__ = ["Spool"]
 
 
 class Spool:
-    """Outputs of runs, in order. Numeric arrays live in an unnamed temporary file and are mapped when they are read."""
+    """Outputs of runs by number. Numeric arrays live in an unnamed temporary file and are mapped when they are read."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the spool)
-        self._runs: list[dict[str, Any]] = []
+        self._runs: dict[int, dict[str, Any]] = {}
 
     def append(self, outputs: Mapping[str, Any]) -> None:
-        """Add the outputs of one run."""
-        self._runs.append({name: self._store(value) for name, value in outputs.items()})
+        """Add the outputs of the next run."""
+        self[len(self._runs)] = outputs
+
+    @property
+    def runs(self) -> list[int]:
+        """Numbers of the runs, ascending."""
+        return sorted(self._runs)
+
+    def __setitem__(self, run: int, outputs: Mapping[str, Any]) -> None:
+        self._runs[run] = {name: self._store(value) for name, value in outputs.items()}
+
+    def __getitem__(self, run: int) -> dict[str, Any]:
+        self._file.flush()
+        return {name: v.open(self._file) if isinstance(v, _Stored) else v for name, v in self._runs[run].items()}
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._file.flush()
-        for run in self._runs:
-            yield {name: v.open(self._file) if isinstance(v, _Stored) else v for name, v in run.items()}
+        return (self[run] for run in self.runs)
 
     def _store(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray) or value.dtype.hasobject or value.size == 0:
