@@ -108,6 +108,8 @@ def _table(report: Content) -> Iterable[str]:
     bound = settings.budget.min_sqnr
     judged = "no bound: the labels decide" if settings.metric else "bound 20 dB"
     judged = judged if bound is None else f"bound {bound:g} dB"
+    if outcome.evidence is not None and outcome.evidence.expected_sqnr is not None:
+        judged += f"; {outcome.evidence.expected_sqnr:.1f} dB on calibration samples"
     yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB   {judged}"
 
 

@@ -25,7 +25,6 @@ from onnxcomp.search.front import explore
 from onnxcomp.search.prove import Proof, Prover
 from onnxcomp.search.race import Race
 from onnxcomp.search.result import CandidateResult, FrontModel, Miss, NearMiss, Outcome
-from onnxcomp.search.sensitivity import noise_runs
 from onnxcomp.search.work import Progress, Work
 from onnxcomp.statistics import RangeStore
 
@@ -191,10 +190,9 @@ class _Optimizer:
 
     def _rescue(self, candidate: Built, prover: Prover, builder: Builder) -> Built | None:
         """Return a timed variant of a candidate that lost too much, or None."""
-        samples = self._work.calibration
-        if samples is None or candidate.result.quality is None or self._late():
+        noise = prover.noise
+        if noise is None or candidate.result.quality is None or self._late():
             return None
-        noise = Verifier(self._model, samples.spread(noise_runs(self._model, self._race.feed)))
 
         def acceptable(model: "ir.Model") -> bool:
             trial = Built(CandidateResult("trial", Recipe(), (), 0), model)

@@ -1,8 +1,9 @@
 """Judges candidates while the search goes on, and proves the one that is to be delivered: from disk, once more."""
 
+import math
 import tempfile
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,21 @@ from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.measure import Comparison
 from onnxcomp.model import fingerprint, is_one_file, load, open_session, save
+from onnxcomp.pipeline import Verifier
 from onnxcomp.runtime import Session
 from onnxcomp.search.build import Built
 from onnxcomp.search.judge import Judge
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import Evidence, Miss, Quality
+from onnxcomp.search.sensitivity import noise_runs
 from onnxcomp.search.work import Progress, Work
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Proof", "Prover"]
+
+_ONE_BIT = 20 * math.log10(2)  # dB: noise of twice the amplitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class Prover:
 
     def __init__(self, original: "ir.Model", work: Work, race: Race, progress: Progress) -> None:
         session, features = open_session(original, threads=0), feature_outputs(original)
+        self._model = original
         self._work = work
         self._race = race
         self._progress = progress
@@ -70,6 +76,14 @@ class Prover:
     def original(self) -> Quality:
         """Of the original, on the samples of the final verdict."""
         return self._final.original
+
+    @cached_property
+    def noise(self) -> Verifier | None:
+        """Compares models with the original on calibration samples; None where there are none."""
+        samples = self._work.calibration
+        if samples is None:
+            return None
+        return Verifier(self._model, samples.spread(noise_runs(self._model, self._race.feed)))
 
     def judge(self, candidate: Built) -> None:
         """Fill in a candidate's quality, and why it is rejected for that, if it is."""
@@ -138,14 +152,17 @@ class Prover:
 
         def measure() -> tuple[Quality, Evidence]:
             rng = np.random.default_rng(self._work.seed)
-            return self._final.verdict(open_session(loaded, threads=0), rng, held_out=self._held_out)
+            session = open_session(loaded, threads=0)
+            quality, evidence = self._final.verdict(session, rng, held_out=self._held_out)
+            level = self.noise.compare(session).sqnr if self.noise else None
+            return quality, replace(evidence, expected_sqnr=level)
 
         key = partial(_key, "verdict", "final", loaded)
         try:
             quality, evidence = self._work.memory.recall(
                 f"verdict on {result.name}", key, tuple[Quality, Evidence], measure
             )
-            result.rejected = self._final.objection(quality)
+            result.rejected = self._final.objection(quality) or _doubt(quality, evidence)
         except (MetricError, ModelError) as err:
             result.rejected = str(err)
         if result.rejected is None:
@@ -156,6 +173,17 @@ class Prover:
             result.rejected = f"on samples that the search did not see: {result.rejected}"
             candidate.failed_verdict = True
         return None
+
+
+def _doubt(quality: Quality, evidence: Evidence) -> str | None:
+    """Say why a score inside the budget may be luck: the outputs are noisier than calibration gave reason to expect."""
+    expected = evidence.expected_sqnr
+    if expected is None or quality.sqnr >= expected - _ONE_BIT:
+        return None
+    return (
+        f"SQNR {quality.sqnr:.1f} dB is over a bit worse than the {expected:.1f} dB on the calibration samples: "
+        "a score inside the budget may be luck"
+    )
 
 
 def _key(kind: str, part: str, model: "ir.Model") -> list[str]:

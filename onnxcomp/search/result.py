@@ -101,6 +101,7 @@ class Evidence:
         low: Lower end of the 95 % interval of the score's difference from the original's; None: there is no interval.
         high: Upper end of it.
         method: How the interval was computed, or why there is none.
+        expected_sqnr: Of the same model on calibration samples, dB; None: there are none.
     """
 
     samples: int
@@ -108,6 +109,7 @@ class Evidence:
     low: float | None = None
     high: float | None = None
     method: str = "no labels"
+    expected_sqnr: float | None = None
 
 
 @dataclass(slots=True)
