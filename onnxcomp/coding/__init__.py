@@ -4,8 +4,9 @@ With numba (the extra ``fast``) they are faster; what they write and read is the
 """
 
 from onnxcomp.coding.errors import CodingError
-from onnxcomp.coding.streams import CHUNK, CodedStream, Coder, entropy, inflate
-from onnxcomp.coding.tensors import Codec, CodedTensor, decode_tensor, encode_tensor
+from onnxcomp.coding.packed import pack_bytes, unpack_bytes
+from onnxcomp.coding.streams import CHUNK, CodedStream, Coder, Matrices, class_counts, entropy, histogram, table_bits
+from onnxcomp.coding.tensors import Codec, CodedTensor, decode_tensor, encode_tensor, planes
 
 __all__ = [
     "CHUNK",
@@ -14,8 +15,14 @@ __all__ = [
     "CodedTensor",
     "Coder",
     "CodingError",
+    "Matrices",
+    "class_counts",
     "decode_tensor",
     "encode_tensor",
     "entropy",
-    "inflate",
+    "histogram",
+    "pack_bytes",
+    "planes",
+    "table_bits",
+    "unpack_bytes",
 ]

@@ -4,8 +4,9 @@ States are 32 bits, of which words of 16 move to the stream (Duda 2013; interlea
 states of all lanes (uint32, little-endian), then the words (uint16) in the order in which a decoder reads them. An
 encoder starts all states at 65536, so that a decoder ends there: that checks the chunk.
 
-Symbols of a matrix may have classes: that of row i and column j is min(row level i + column level j, top), and each
-class has a table of its own. Levels follow the mean magnitude of rows and columns, in steps of half a power of two.
+Symbols of matrices may have classes: that of row i and column j is min(row level i + column level j, top), and each
+class has a table of its own. Levels follow the mean magnitude of rows and columns, in steps of half a power of two or
+of a whole one; they are absolute, so that matrices of one stream share tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,51 +24,75 @@ BITS = 12
 _TOTAL = 1 << BITS
 _LOWEST = 1 << 16  # of states between two symbols
 _TOP = 15  # the highest level and class
+_TINY = 2.0**-16
 Each = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Which table codes which symbol of a matrix.
+    """Which table codes which symbol of matrices that follow each other.
 
     Attributes:
-        rows: Level of each row, uint8.
+        shapes: Rows and columns of each matrix.
+        rows: Level of each row of all of them, uint8.
         columns: Level of each column, uint8.
         top: The highest class; 0: there is one table.
     """
 
+    shapes: tuple[tuple[int, int], ...]
     rows: np.ndarray
     columns: np.ndarray
     top: int
 
     def part(self, first: int, count: int) -> np.ndarray:
         """Return the classes of ``count`` symbols from ``first`` on, uint8."""
+        found = np.zeros(count, np.uint8)
         if self.top == 0:
-            return np.zeros(count, np.uint8)
-        columns = len(self.columns)
-        start, stop = first // columns, -(-(first + count) // columns)
-        whole: np.ndarray = np.minimum(self.rows[start:stop, None] + self.columns[None, :], self.top).reshape(-1)
-        return whole[first - start * columns :][:count]
+            return found
+        begin = row = column = 0
+        for rows, columns in self.shapes:
+            low, high = max(first, begin), min(first + count, begin + rows * columns)
+            if low < high:
+                start, stop = (low - begin) // columns, -(-(high - begin) // columns)
+                levels = self.rows[row + start : row + stop, None] + self.columns[None, column : column + columns]
+                whole = np.minimum(levels, self.top).reshape(-1)[low - begin - start * columns :]
+                found[low - first : high - first] = whole[: high - low]
+            begin, row, column = begin + rows * columns, row + rows, column + columns
+        return found
+
+    def layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return of each row where its first symbol is, and where its matrix's column levels begin; int64."""
+        if self.top == 0:
+            return np.zeros(2, np.int64), np.zeros(1, np.int64)
+        rows, columns = (np.array(sizes, np.int64) for sizes in zip(*self.shapes, strict=True))
+        starts = np.concatenate([[0], np.cumsum(np.repeat(columns, rows))])
+        return starts, np.repeat(np.cumsum(columns) - columns, rows)
 
 
-ONE_CLASS = Classes(np.zeros(1, np.uint8), np.zeros(1, np.uint8), 0)
+ONE_CLASS = Classes((), np.zeros(0, np.uint8), np.zeros(0, np.uint8), 0)
 
 
-def scale_classes(magnitudes: np.ndarray, step: float = 0.5) -> Classes:
-    """Return classes by the scale of rows and columns.
+def scale_classes(magnitudes: Sequence[np.ndarray], step: float = 0.5) -> Classes:
+    """Return classes by the scale of rows and columns: -log2(row mean * column mean / (mean * 128)) / step, rounded.
 
     Args:
-        magnitudes: Absolute values, [rows, columns].
+        magnitudes: Absolute values of each matrix, [rows, columns].
         step: Of the levels, in powers of two.
     """
-    levels = []
-    for axis in (1, 0):
-        means = magnitudes.mean(axis=axis, dtype=np.float64)
-        most = max(float(means.max()), 1e-9)
-        found = np.round(np.log2(most / np.maximum(means, most * 2.0**-16)) / step)
-        levels.append(np.minimum(found, _TOP).astype(np.uint8))
-    rows, columns = levels
-    return Classes(rows, columns, min(int(rows.max()) + int(columns.max()), _TOP))
+    rows, columns = [], []
+    for matrix in magnitudes:
+        by_row, by_column = (matrix.mean(axis=axis, dtype=np.float64) for axis in (1, 0))
+        most = max(float(by_row.max()), _TINY)
+        rows.append(_levels(by_row / most, step))
+        columns.append(_levels(by_column * most / max(float(by_row.mean()), _TINY) / 128, step))
+    top = max(int(r.max()) + int(c.max()) for r, c in zip(rows, columns, strict=True))
+    shapes = tuple((len(r), len(c)) for r, c in zip(rows, columns, strict=True))
+    return Classes(shapes, np.concatenate(rows), np.concatenate(columns), min(top, _TOP))
+
+
+def _levels(scales: np.ndarray, step: float) -> np.ndarray:
+    found: np.ndarray = np.clip(np.round(-np.log2(np.maximum(scales, _TINY)) / step), 0, _TOP).astype(np.uint8)
+    return found
 
 
 def normalized(counts: np.ndarray) -> np.ndarray:
@@ -175,6 +200,7 @@ def decode(
     table = _table(frequencies)
     out = np.empty(sum(counts), np.uint8)
     firsts = [0, *np.cumsum(counts)[:-1].tolist()]
+    starts, bases = classes.layout()
     fast = kernels()
 
     def one(chunk: bytes, first: int, count: int) -> None:
@@ -186,7 +212,10 @@ def decode(
             raise CodingError("a state of a rANS chunk is too small")
         part = out[first : first + count]
         if fast is not None:
-            used = fast.rans_decode(words, states, table, classes.rows, classes.columns, classes.top, first, part)
+            row = int(np.searchsorted(starts, first, "right")) - 1
+            at = first - int(starts[row])
+            levels = (classes.rows, classes.columns, classes.top)
+            used = fast.rans_decode(words, states, table, *levels, starts, bases, row, at, part)
         else:
             used = _decode(words, states, table, classes.part(first, count) if classes.top else None, part)
         if used != len(words) - 1 or (states != _LOWEST).any():

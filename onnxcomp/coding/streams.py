@@ -1,11 +1,14 @@
 """Streams: arrays of bytes in chunks, each stream with the coder that makes it smallest.
 
 A stream's head, what its coder must know, is compressed with zlib: of Huffman the 256 code lengths, two in a byte; of
-rANS the number of rows and columns (uint32, little-endian), the highest class (1 byte), the levels of rows and columns
-(1 byte each) and the frequencies of all classes, first their low bytes, then their high ones. The others have none.
+rANS the highest class (1 byte), the number of matrices and of each its rows and columns (uint32, little-endian), the
+levels of all rows and of all columns (1 byte each) and the frequencies of all classes, first their low bytes, then
+their high ones. The others have none.
 """
 
 import enum
+import itertools
+import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,18 +19,32 @@ import numpy as np
 from onnxcomp.coding import huffman, rans
 from onnxcomp.coding.errors import CodingError
 
-__all__ = ["CHUNK", "CodedStream", "Coder", "Plan", "decode_stream", "entropy", "histogram", "lanes_for", "plan_stream"]
+__all__ = [
+    "CHUNK",
+    "CodedStream",
+    "Coder",
+    "Matrices",
+    "Plan",
+    "class_counts",
+    "decode_stream",
+    "entropy",
+    "histogram",
+    "lanes_for",
+    "plan_stream",
+    "table_bits",
+]
 
 CHUNK = 1 << 20  # symbols that decode on their own
 _SYMBOLS_PER_LANE = 2048
 _MOST_LANES = 512
 _MOST_PER_LANE = 32768  # codes of 12 bits: their bytes fit 16 bits
 _SAMPLE, _SAMPLES = 1 << 14, 5  # bytes that deflate is tried on, and at how many places
-_MOST_ROWS = 1 << 24
-_MOST_HEAD = 9 + 2 * _MOST_ROWS + 16 * 512
+_MOST_ROWS, _MOST_MATRICES = 1 << 24, 4096
+_MOST_HEAD = 5 + 8 * _MOST_MATRICES + 2 * _MOST_ROWS + 16 * 512
 _CLASS_STEPS = (0.5, 1.0)  # of levels, in powers of two
 _BYTES_PER_TABLE = 240  # about, compressed
 Each = Callable[..., Iterable[Any]]
+Matrices = Sequence[tuple[int, int]]
 
 
 class Coder(enum.IntEnum):
@@ -123,19 +140,35 @@ def entropy(counts: np.ndarray) -> float:
     return float(-(present * np.log2(present / present.sum())).sum()) if present.size else 0.0
 
 
-def plan_stream(data: np.ndarray, *, coders: Iterable[Coder] = tuple(Coder), columns: int = 0) -> Plan:
+def plan_stream(data: np.ndarray, *, coders: Iterable[Coder] = tuple(Coder), matrices: Matrices = ()) -> Plan:
     """Choose how to write bytes: the smallest of the coders.
 
     Args:
         data: uint8 [n].
         coders: Among these.
-        columns: Of the matrix of int8 that the bytes are; 0: they are none.
+        matrices: Rows and columns of the matrices that the bytes are, if they are.
     """
-    plans = [plan for coder in coders for plan in _plans(data, coder, columns)]
+    plans = [plan for coder in coders for plan in _plans(data, coder, matrices)]
     return min(plans, key=lambda plan: plan.bits)
 
 
-def _plans(data: np.ndarray, coder: Coder, columns: int) -> Iterable[Plan]:
+def _magnitudes(data: np.ndarray, matrices: Matrices) -> list[np.ndarray]:
+    """Return how far bytes are from the middle of their matrix, uint8 [rows, columns]; they may be int8 or uint8."""
+    found, at = [], 0
+    unsigned = np.arange(256, dtype=np.float64)
+    signed = np.where(unsigned < 128, unsigned, unsigned - 256)
+    for rows, columns in matrices:
+        part = data[at : at + rows * columns]
+        at += part.size
+        counts = histogram(part)
+        middles = [float((counts * values).sum() / part.size) for values in (signed, unsigned)]
+        distances = [np.abs(values - round(middle)) for values, middle in zip((signed, unsigned), middles, strict=True)]
+        nearest = min(distances, key=lambda distance: float((counts * distance).sum()))
+        found.append(nearest.astype(np.uint8)[part].reshape(rows, columns))
+    return found
+
+
+def _plans(data: np.ndarray, coder: Coder, matrices: Matrices) -> Iterable[Plan]:
     if coder is Coder.RAW or data.size == 0:
         yield Plan(data, Coder.RAW, data.size * 8)
         return
@@ -155,11 +188,11 @@ def _plans(data: np.ndarray, coder: Coder, columns: int) -> Iterable[Plan]:
             yield Plan(data, coder, float((counts * lengths).sum()) + (20 * states) + 8 * 80, paired)
         else:
             yield Plan(data, coder, _cost(counts[None]) + 28 * states, paired)
-    if coder is Coder.RANS and columns > 1 and data.size % columns == 0 and 1 < data.size // columns < _MOST_ROWS:
-        matrix = np.abs(data.view(np.int8).reshape(-1, columns).astype(np.int16))
+    if coder is Coder.RANS and 0 < len(matrices) <= _MOST_MATRICES and sum(map(sum, matrices)) < _MOST_ROWS:
+        scales = _magnitudes(data, matrices)
         states = lanes_for(data.size) * -(-data.size // CHUNK)
         for step in _CLASS_STEPS:
-            classes = rans.scale_classes(matrix, step)
+            classes = rans.scale_classes(scales, step)
             if classes.top:
                 levels = entropy(np.bincount(classes.rows)) + entropy(np.bincount(classes.columns))
                 cost = _cost(_counts(data, classes)) + 28 * states + 1.1 * levels
@@ -172,8 +205,13 @@ def _cost(counts: np.ndarray) -> float:
     for row in counts[counts.any(axis=1)]:
         present = row > 0
         symbols = row[present] * (rans.BITS - np.log2(rans.normalized(row)[present]))
-        total += float(symbols.sum()) + 8 * min(_BYTES_PER_TABLE, 16 + 1.2 * int(present.sum()))
+        total += float(symbols.sum()) + table_bits(int(present.sum()))
     return total
+
+
+def table_bits(symbols: int) -> float:
+    """Return about how many bits a table of so many symbols takes in the head of a stream."""
+    return 8 * min(_BYTES_PER_TABLE, 16 + 1.2 * symbols)
 
 
 def _counts(symbols: np.ndarray, classes: rans.Classes) -> np.ndarray:
@@ -183,6 +221,14 @@ def _counts(symbols: np.ndarray, classes: rans.Classes) -> np.ndarray:
         part = symbols[start : start + CHUNK]
         found += np.bincount(classes.part(start, len(part)).astype(np.int64) << 8 | part, minlength=found.size)
     return found.reshape(-1, 256)
+
+
+def class_counts(data: np.ndarray, matrix: tuple[int, int]) -> np.ndarray:
+    """Count the bytes of a matrix by scale class, int64 [16, 256]."""
+    classes = rans.scale_classes(_magnitudes(data, [matrix]), _CLASS_STEPS[0])
+    found = np.zeros((16, 256), np.int64)
+    found[: classes.top + 1] = _counts(data, classes)
+    return found
 
 
 def _frequencies(counts: np.ndarray) -> np.ndarray:
@@ -199,10 +245,10 @@ def _paired(data: np.ndarray) -> np.ndarray:
 
 
 def _rans_head(table: np.ndarray, classes: rans.Classes) -> bytes:
-    shape = np.array([len(classes.rows), len(classes.columns)], "<u4").tobytes()
+    shapes = np.array([len(classes.shapes), *itertools.chain(*classes.shapes)], "<u4").tobytes()
     levels = classes.rows.tobytes() + classes.columns.tobytes()
     low, high = (table & 255).astype(np.uint8), (table >> 8).astype(np.uint8)
-    return zlib.compress(shape + bytes([classes.top]) + levels + low.tobytes() + high.tobytes(), 9)
+    return zlib.compress(bytes([classes.top]) + shapes + levels + low.tobytes() + high.tobytes(), 9)
 
 
 def decode_stream(stream: CodedStream, each: Each = map) -> np.ndarray:
@@ -269,17 +315,21 @@ def _raw(chunks: Sequence[bytes], counts: Sequence[int]) -> np.ndarray:
 
 def _read_rans_head(head: bytes, symbols: int) -> tuple[np.ndarray, rans.Classes]:
     content = inflate(head, _MOST_HEAD, exact=False)
-    if len(content) < 9:
+    count = int.from_bytes(content[1:5], "little")
+    levels_at = 5 + 8 * count
+    if count > _MOST_MATRICES or len(content) < levels_at or content[0] > 15:
         raise CodingError("the head of a rANS stream is cut short")
-    rows, columns = (int(number) for number in np.frombuffer(content, "<u4", 2))
-    top = content[8]
-    classes = top + 1
-    if top > 15 or len(content) != 9 + rows + columns + 512 * classes:
+    top = content[0]
+    sizes = np.frombuffer(content, "<u4", 2 * count, 5).tolist()
+    shapes = tuple(zip(sizes[::2], sizes[1::2], strict=True))
+    rows, columns = sum(sizes[::2]), sum(sizes[1::2])
+    tables_at = levels_at + rows + columns
+    if len(content) != tables_at + 512 * (top + 1):
         raise CodingError("the head of a rANS stream is not as long as it must be")
-    if (top and rows * columns != symbols) or min(rows, columns) < 1:
-        raise CodingError(f"scale classes of {rows} rows and {columns} columns for {symbols} symbols")
-    levels = np.frombuffer(content, np.uint8, rows + columns, 9)
-    if levels.max() > 15:
+    if sum(map(math.prod, shapes)) != (symbols if top else 0) or (sizes and min(sizes) < 1):
+        raise CodingError(f"scale classes of {count} matrices do not fit {symbols} symbols")
+    levels = np.frombuffer(content, np.uint8, rows + columns, levels_at)
+    if levels.size and levels.max() > 15:
         raise CodingError("a scale level above 15")
-    low, high = np.frombuffer(content, np.uint8, offset=9 + rows + columns).reshape(2, classes, 256).astype(np.int64)
-    return low | high << 8, rans.Classes(levels[:rows], levels[rows:], top)
+    low, high = np.frombuffer(content, np.uint8, offset=tables_at).reshape(2, top + 1, 256).astype(np.int64)
+    return low | high << 8, rans.Classes(shapes, levels[:rows], levels[rows:], top)

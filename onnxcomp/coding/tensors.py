@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from onnxcomp.coding.errors import CodingError
-from onnxcomp.coding.streams import CodedStream, Coder, Plan, decode_stream, entropy, histogram, plan_stream
+from onnxcomp.coding.streams import CodedStream, Coder, Matrices, Plan, decode_stream, entropy, histogram, plan_stream
 
-__all__ = ["Codec", "CodedTensor", "decode_tensor", "encode_tensor"]
+__all__ = ["Codec", "CodedTensor", "decode_tensor", "encode_tensor", "planes"]
 
 _LEAST_ZEROS = 0.1  # share from which a mask is tried
 Each = Callable[..., Iterable[Any]]
@@ -51,7 +51,7 @@ def encode_tensor(
     *,
     width: int = 1,
     rotated: bool = False,
-    columns: int = 0,
+    matrices: Matrices = (),
     codec: Codec | None = None,
     each: Each = map,
 ) -> CodedTensor:
@@ -61,17 +61,17 @@ def encode_tensor(
         data: Its bytes, uint8 [elements * width], little-endian.
         width: Bytes of an element: 1, 2, 4 or 8.
         rotated: Whether elements are floats whose exponent has 8 bits: a rotation by a bit puts it into one byte.
-        columns: Of the matrix that a tensor of int8 is, for scale classes; 0: it is none.
+        matrices: Rows and columns of the matrices that elements of one byte are, for scale classes; empty: none.
         codec: How; None: the smallest.
         each: As ``map``; one that uses threads codes chunks at the same time.
     """
-    counted = sum(entropy(histogram(plane)) for plane in _planes(data, width, rotated=rotated))
+    counted = sum(entropy(histogram(plane)) for plane in planes(data, width, rotated=rotated))
     if codec is not None:
-        plans = _plans(data, codec, width, rotated=rotated, columns=columns)
+        plans = _plans(data, codec, width, rotated=rotated, matrices=matrices)
     else:
         choices = {}
         for tried in _candidates(data, width):
-            choices[tried] = _plans(data, tried, width, rotated=rotated, columns=columns)
+            choices[tried] = _plans(data, tried, width, rotated=rotated, matrices=matrices)
         codec = min(choices, key=lambda tried: sum(plan.bits for plan in choices[tried]))
         plans = choices[codec]
     streams = tuple(plan.encode(each) for plan in plans)
@@ -87,21 +87,21 @@ def _candidates(data: np.ndarray, width: int) -> Iterable[Codec]:
         yield Codec.MASK
 
 
-def _plans(data: np.ndarray, codec: Codec, width: int, *, rotated: bool, columns: int) -> list[Plan]:
+def _plans(data: np.ndarray, codec: Codec, width: int, *, rotated: bool, matrices: Matrices) -> list[Plan]:
     match codec:
         case Codec.PLANES:
-            return [plan_stream(plane) for plane in _planes(data, width, rotated=rotated)]
+            return [plan_stream(plane) for plane in planes(data, width, rotated=rotated)]
         case Codec.MASK:
             elements = data.view(f"<u{width}")
             mask = elements != 0
             values = elements[mask].view(np.uint8)
             bits = np.packbits(mask, bitorder="little")
-            return [plan_stream(bits), *(plan_stream(plane) for plane in _planes(values, width, rotated=rotated))]
+            return [plan_stream(bits), *(plan_stream(plane) for plane in planes(values, width, rotated=rotated))]
         case _:
-            return [plan_stream(data, coders=[Coder(codec)], columns=columns if width == 1 else 0)]
+            return [plan_stream(data, coders=[Coder(codec)], matrices=matrices if width == 1 else ())]
 
 
-def _planes(data: np.ndarray, width: int, *, rotated: bool) -> list[np.ndarray]:
+def planes(data: np.ndarray, width: int, *, rotated: bool) -> list[np.ndarray]:
     """Cut elements into their bytes, the lowest first."""
     elements = data.view(f"<u{width}")
     if rotated:

@@ -7,18 +7,19 @@ import mmap
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from onnxcomp.coding import CodingError, decode_tensor, inflate
+from onnxcomp.coding import CodingError, decode_tensor, unpack_bytes
 from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.storage import container
-from onnxcomp.storage.container import FileEntry, Manifest, TensorEntry
+from onnxcomp.storage.container import FileEntry, GroupEntry, Manifest
 from onnxcomp.storage.wire import Literal, WireError, pieces, walk
 
 __all__ = ["DEFAULT_LIMIT", "Archive", "is_archive", "opened", "workers"]
@@ -27,6 +28,16 @@ DEFAULT_LIMIT = 16 * 10**9  # bytes that a container may unpack to
 _ZEROS = bytes(1 << 20)
 Each = Callable[..., Iterable[Any]]
 Write = Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Data of one tensor: in which group, from where to where in it, and whether no other tensor of it comes later."""
+
+    group: int
+    start: int
+    stop: int
+    is_last: bool
 
 
 class Archive:
@@ -44,6 +55,7 @@ class Archive:
     def __init__(self, data: memoryview, *, name: str, limit: int = DEFAULT_LIMIT) -> None:
         self._data = data
         self.name = name
+        self._open: dict[int, np.ndarray] = {}  # groups of several tensors of which some are still to be written
         try:
             self._parts = container.read_header(data)
             self.manifest = Manifest.from_bytes(self._part(container.MANIFEST))
@@ -55,25 +67,25 @@ class Archive:
     def graph(self) -> bytes:
         """The ONNX file without the data of the tensors that are stored."""
         try:
-            return inflate(self._part(container.GRAPH), self.manifest.graph_size)
+            return unpack_bytes(self._part(container.GRAPH), self.manifest.graph_size)
         except CodingError as err:
             raise container.damaged(self.name, err) from err
 
-    def tensor(self, index: int, each: Each = map) -> np.ndarray:
-        """Decode a tensor; uint8.
+    def group(self, index: int, each: Each = map) -> np.ndarray:
+        """Decode a group; uint8.
 
         Raises:
             ModelError: It is damaged, or there is not enough memory for it.
         """
-        entry = self.manifest.tensors[index]
+        entry = self.manifest.groups[index]
         try:
             found = decode_tensor(container.coded(entry, *self._stored(index, entry)), entry.size, each)
         except CodingError as err:
-            raise container.damaged(self.name, f"tensor {index}: {err}") from err
+            raise container.damaged(self.name, f"group {index}: {err}") from err
         except MemoryError as err:
-            raise ModelError(f"{self.name}: not enough memory for tensor {index} of {entry.size} bytes") from err
+            raise ModelError(f"{self.name}: not enough memory for group {index} of {entry.size} bytes") from err
         if hashlib.sha256(found.data).hexdigest() != entry.sha256:
-            raise container.damaged(self.name, f"the SHA-256 of tensor {index} is another one")
+            raise container.damaged(self.name, f"the SHA-256 of group {index} is another one")
         return found
 
     def write(
@@ -104,8 +116,8 @@ class Archive:
             raise container.damaged(self.name, f"{entry.path or 'the model'} has not the SHA-256 that it must have")
 
     def _model(self, each: Each) -> Iterator[Any]:
-        stored = {at: index for index, t in enumerate(self.manifest.tensors) for file, at in t.places if file == 0}
-        lengths = {at: self.manifest.tensors[index].size for at, index in stored.items()}
+        stored = self._places(0)
+        lengths = {at: place.stop - place.start for at, place in stored.items()}
         try:
             parts = pieces(walk(self.graph), lengths)
         except WireError as err:
@@ -115,22 +127,44 @@ class Archive:
             if isinstance(part, Literal):
                 yield graph[part.start : part.stop] if part.new is None else part.new
             else:
-                yield self.tensor(stored[part], each).data
+                yield self._tensor(stored[part], each)
 
     def _data_file(self, file: int, each: Each) -> Iterator[Any]:
-        places = sorted((at, i) for i, t in enumerate(self.manifest.tensors) for of, at in t.places if of == file)
         end = 0
-        for at, index in places:
+        for at, place in self._places(file).items():
             yield from _zeros(at - end)
-            yield self.tensor(index, each).data
-            end = at + self.manifest.tensors[index].size
+            yield self._tensor(place, each)
+            end = at + place.stop - place.start
+
+    def _tensor(self, place: "_Place", each: Each) -> Any:
+        """Give the data of one tensor; a group of several is kept until its last one was given."""
+        if len(self.manifest.groups[place.group].members) == 1:
+            return self.group(place.group, each).data
+        if place.group not in self._open:
+            self._open[place.group] = self.group(place.group, each)
+        group = self._open[place.group]
+        if place.is_last:
+            del self._open[place.group]
+        return group[place.start : place.stop].data
+
+    def _places(self, file: int) -> "dict[int, _Place]":
+        """Return what belongs where in a file, in the order of the file."""
+        found = []
+        for index, group in enumerate(self.manifest.groups):
+            last = max(place for member in group.members for place in member.places)
+            start = 0
+            for member in group.members:
+                stop = start + member.size
+                found += [(at, _Place(index, start, stop, (of, at) == last)) for of, at in member.places if of == file]
+                start = stop
+        return dict(sorted(found, key=lambda one: one[0]))
 
     def _part(self, name: str) -> bytes:
         start, stop = self._parts[name]
         return bytes(self._data[start:stop])
 
-    def _stored(self, index: int, entry: TensorEntry) -> tuple[list[bytes], list[list[bytes]]]:
-        """Return the heads and chunks of a tensor's streams.
+    def _stored(self, index: int, entry: GroupEntry) -> tuple[list[bytes], list[list[bytes]]]:
+        """Return the heads and chunks of a group's streams.
 
         Raises:
             CodingError: A chunk is damaged.
@@ -154,12 +188,12 @@ class Archive:
             CodingError: It contradicts itself.
             ModelError: It is larger than the limit.
         """
-        files, tensors = self.manifest.files, self.manifest.tensors
-        names = [container.GRAPH, container.MANIFEST, *(str(index) for index in range(len(tensors)))]
+        files, groups = self.manifest.files, self.manifest.groups
+        names = [container.GRAPH, container.MANIFEST, *(str(index) for index in range(len(groups)))]
         if list(self._parts) != names:
             raise CodingError("its parts are not those that its manifest names")
         total = sum(file.size for file in files)
-        largest = max((tensor.size for tensor in tensors), default=0)
+        largest = max((group.size for group in groups), default=0)
         if max(total, largest, self.manifest.graph_size) > limit:
             raise ModelError(
                 f"{self.name} unpacks to {max(total, largest)} bytes, allowed are {limit}",
@@ -167,25 +201,55 @@ class Archive:
             )
         if self.manifest.graph_size > files[0].size:
             raise CodingError("its graph is larger than the model")
-        taken: dict[int, list[tuple[int, int]]] = {number: [] for number in range(len(files))}
-        for index, tensor in enumerate(tensors):
+        for index, group in enumerate(groups):
             start, stop = self._parts[str(index)]
-            if tensor.stored != stop - start or not tensor.places:
-                raise CodingError(f"tensor {index} is not as long as it must be, or has no place")
-            if sum(stream.size for stream in tensor.streams) > tensor.size + -(-tensor.size // tensor.width) // 8 + 1:
-                raise CodingError(f"tensor {index}: its streams are too long")
-            for file, at in tensor.places:
-                if file not in taken:
-                    raise CodingError(f"tensor {index} belongs to file {file}, which there is not")
-                taken[file].append((at, at + (tensor.size if file else 1)))
-        for number, spans in taken.items():
-            spans.sort()
-            if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
-                raise CodingError("two tensors are at the same place")
-            if number and (spans[-1][1] if spans else 0) != files[number].size:
-                raise CodingError(f"file {number} does not end where its last tensor does")
+            if group.stored != stop - start or not group.members or not all(m.places for m in group.members):
+                raise CodingError(f"group {index} is not as long as it must be, or a tensor of it has no place")
+            if sum(stream.size for stream in group.streams) > group.size + -(-group.size // group.width) // 8 + 1:
+                raise CodingError(f"group {index}: its streams are too long")
+        _check_places(files, groups)
+        _check_groups(groups)
         for entry in files[1:]:
             _check_path(entry)
+
+
+def _check_places(files: Sequence[FileEntry], groups: Iterable[GroupEntry]) -> None:
+    """Refuse tensors at the same place, and files that do not end where their last tensor does.
+
+    Raises:
+        CodingError: There are some.
+    """
+    taken: dict[int, list[tuple[int, int]]] = {number: [] for number in range(len(files))}
+    for index, group in enumerate(groups):
+        for member in group.members:
+            for file, at in member.places:
+                if file not in taken:
+                    raise CodingError(f"group {index} belongs to file {file}, which there is not")
+                taken[file].append((at, at + (member.size if file else 1)))
+    for number, spans in taken.items():
+        spans.sort()
+        if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
+            raise CodingError("two tensors are at the same place")
+        if number and (spans[-1][1] if spans else 0) != files[number].size:
+            raise CodingError(f"file {number} does not end where its last tensor does")
+
+
+def _check_groups(groups: Iterable[GroupEntry]) -> None:
+    """Refuse groups of several tensors that would make a reader keep too much.
+
+    Raises:
+        CodingError: One is too large, holds a tensor that belongs to several places, or too many overlap.
+    """
+    ends: list[tuple[tuple[int, int], int]] = []
+    for index, group in enumerate(groups):
+        if len(group.members) == 1:
+            continue
+        places = [place for member in group.members for place in member.places]
+        if len(places) > len(group.members) or group.size > container.GROUP:
+            raise CodingError(f"group {index} is too large, or a tensor of it belongs to several places")
+        ends += [(min(places), 1), (max(places), -1)]
+    if max(itertools.accumulate((change for _, change in sorted(ends)), initial=0)) > container.OPEN_GROUPS:
+        raise CodingError("too many groups are begun at once")
 
 
 def _check_path(file: FileEntry) -> None:

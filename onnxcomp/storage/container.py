@@ -1,23 +1,24 @@
 """The file format: a safetensors file of the graph, the manifest, and every tensor's chunks. See docs/format.md."""
 
+import itertools
 import json
-import math
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from onnxcomp.coding import CHUNK, Codec, CodedStream, CodedTensor, Coder, CodingError, inflate
+from onnxcomp.coding import CHUNK, Codec, CodedStream, CodedTensor, Coder, CodingError, pack_bytes, unpack_bytes
 from onnxcomp.errors import ModelError
 
 __all__ = [
-    "BITS",
     "GRAPH",
+    "GROUP",
     "MANIFEST",
+    "OPEN_GROUPS",
     "FileEntry",
+    "GroupEntry",
     "Manifest",
-    "TensorEntry",
+    "Member",
     "coded",
     "damaged",
     "header_bytes",
@@ -25,19 +26,14 @@ __all__ = [
 ]
 
 E = TypeVar("E", Codec, Coder)
-FORMAT, VERSION = "onnxz", 1
+FORMAT, VERSION = "onnxz", 2
 GRAPH, MANIFEST, METADATA = "__onnx__", "__manifest__", "__metadata__"
 HINT = "copy or download the file again; onnxcomp pack makes it anew from the model"
 MOST_HEADER = MOST_MANIFEST = 1 << 24  # bytes
 _MOST_TENSORS = 100_000
 _MOST_INTEGER = 1 << 62
-# Bits of an element by the name of ONNX's data type; BYTES: what is no tensor of a fixed size per element
-BITS: Mapping[str, int] = {
-    "BYTES": 8, "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64, "BOOL": 8,
-    "FLOAT16": 16, "DOUBLE": 64, "UINT32": 32, "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128, "BFLOAT16": 16,
-    "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8, "FLOAT8E5M2FNUZ": 8, "UINT4": 4, "INT4": 4,
-    "FLOAT4E2M1": 4, "FLOAT8E8M0": 8, "UINT2": 2, "INT2": 2,
-}  # fmt: skip
+GROUP = 1 << 22  # bytes of a group of more than one tensor, at most
+OPEN_GROUPS = 8  # such groups that are begun and not ended, at any place of the files
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +46,26 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """A tensor of the container.
+class Member:
+    """The data of a tensor in a group.
 
     Attributes:
-        dtype: Name of ONNX's data type, or BYTES.
-        shape: Of the tensor.
+        size: Its bytes.
         places: Where it belongs: number of the file, and in the model (0) its number among the model's tensors, in
             another file its first byte.
-        sha256: Of its data.
+    """
+
+    size: int
+    places: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEntry:
+    """Tensors that are stored as one.
+
+    Attributes:
+        members: Whose data follow each other.
+        sha256: Of all of it.
         codec: How it is stored.
         width: Bytes of an element, as its codec takes it.
         rotated: See `CodedTensor`.
@@ -66,9 +73,7 @@ class TensorEntry:
         chunks: Size and CRC-32 of each stream's chunks.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
-    places: tuple[tuple[int, int], ...]
+    members: tuple[Member, ...]
     sha256: str
     codec: Codec
     width: int
@@ -79,8 +84,8 @@ class TensorEntry:
 
     @property
     def size(self) -> int:
-        """Bytes of the tensor's data."""
-        return -(-math.prod(self.shape) * BITS[self.dtype] // 8)
+        """Bytes of the data."""
+        return sum(member.size for member in self.members)
 
     @property
     def stored(self) -> int:
@@ -94,7 +99,7 @@ class Manifest:
 
     files: tuple[FileEntry, ...]
     graph_size: int
-    tensors: tuple[TensorEntry, ...]
+    groups: tuple[GroupEntry, ...]
 
     def to_bytes(self) -> bytes:
         """Write it.
@@ -107,13 +112,14 @@ class Manifest:
                 "files": [[file.path, file.size, file.sha256] for file in self.files],
                 "graph": self.graph_size,
                 "chunk": CHUNK,
-                "tensors": [_tensor_json(tensor) for tensor in self.tensors],
+                "groups": [_group_json(group) for group in self.groups],
             },
             separators=(",", ":"),
         ).encode()
-        if len(content) > MOST_MANIFEST or len(self.tensors) > _MOST_TENSORS:
-            raise ModelError(f"the model has too many tensors for a container: {len(self.tensors)}")
-        return zlib.compress(content, 9)
+        tensors = sum(len(group.members) for group in self.groups)
+        if len(content) > MOST_MANIFEST or tensors > _MOST_TENSORS:
+            raise ModelError(f"the model has too many tensors for a container: {tensors}")
+        return pack_bytes(content)
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> "Manifest":
@@ -122,18 +128,20 @@ class Manifest:
         Raises:
             CodingError: It is damaged, or contradicts itself.
         """
-        content = _json(inflate(packed, MOST_MANIFEST, exact=False))
-        _keys(content, {"files", "graph", "chunk", "tensors"})
+        content = _json(unpack_bytes(packed, MOST_MANIFEST, exact=False))
+        _keys(content, {"files", "graph", "chunk", "groups"})
         if content["chunk"] != CHUNK:
             raise CodingError(f"chunks of {content['chunk']!r} symbols")
         files = tuple(
             FileEntry(_text(path), _integer(size), _digest(sha256))
             for path, size, sha256 in (_list(entry, 3) for entry in _list(content["files"]))
         )
-        tensors = tuple(_tensor(entry) for entry in _list(content["tensors"]))
+        groups = tuple(_group(entry) for entry in _list(content["groups"]))
+        if sum(len(group.members) for group in groups) > _MOST_TENSORS:
+            raise CodingError("too many tensors")
         if not files or files[0].path or len({file.path for file in files}) < len(files):
             raise CodingError("a wrong list of files")
-        return cls(files, _integer(content["graph"]), tensors)
+        return cls(files, _integer(content["graph"]), groups)
 
 
 def header_bytes(sizes: Mapping[str, int], producer: str) -> bytes:
@@ -174,6 +182,11 @@ def read_header(data: memoryview) -> dict[str, tuple[int, int]]:
             f"the file needs a reader of format {oldest}, this onnxcomp reads format {VERSION}",
             hint="upgrade onnxcomp",
         )
+    if int(oldest) < VERSION:
+        raise ModelError(
+            f"the file is of format {oldest}, which is older than the first release of onnxcomp",
+            hint="make it anew from the model: onnxcomp pack",
+        )
     if len(content) > _MOST_TENSORS + 2:
         raise CodingError(f"{len(content)} parts")
     parts, at = {}, 8 + size
@@ -196,38 +209,33 @@ def damaged(name: str, why: object) -> ModelError:
     return ModelError(f"{name} is no .onnxz file, or damaged: {why}", hint=HINT)
 
 
-def _tensor_json(tensor: TensorEntry) -> dict[str, Any]:
+def _group_json(group: GroupEntry) -> dict[str, Any]:
     return {
-        "dtype": tensor.dtype,
-        "shape": list(tensor.shape),
-        "places": [list(place) for place in tensor.places],
-        "sha256": tensor.sha256,
-        "codec": int(tensor.codec),
-        "width": tensor.width,
-        "rotated": tensor.rotated,
+        "members": [[member.size, *itertools.chain(*member.places)] for member in group.members],
+        "sha256": group.sha256,
+        "codec": int(group.codec),
+        "width": group.width,
+        "rotated": group.rotated,
         "streams": [
             [int(s.coder), s.size, s.paired, s.lanes, head, [number for chunk in chunks for number in chunk]]
-            for s, head, chunks in zip(tensor.streams, tensor.heads, tensor.chunks, strict=True)
+            for s, head, chunks in zip(group.streams, group.heads, group.chunks, strict=True)
         ],
     }
 
 
-def _tensor(entry: Any) -> TensorEntry:
-    _keys(entry, {"dtype", "shape", "places", "sha256", "codec", "width", "rotated", "streams"})
+def _group(entry: Any) -> GroupEntry:
+    _keys(entry, {"members", "sha256", "codec", "width", "rotated", "streams"})
     streams, heads, tables = [], [], []
     for given in _list(entry["streams"]):
         coder, size, paired, lanes, head, numbers = _list(given, 6)
-        flat = [_integer(number) for number in _list(numbers)]
-        if len(flat) % 2:
-            raise CodingError("a wrong table of chunks")
-        tables.append(tuple(zip(flat[::2], flat[1::2], strict=True)))
+        tables.append(_pairs(_list(numbers)))
         heads.append(_integer(head))
         streams.append(CodedStream(_one_of(Coder, coder), _integer(size), _flag(paired), _integer(lanes), b"", ()))
-    places = [_list(place, 2) for place in _list(entry["places"])]
-    found = TensorEntry(
-        _text(entry["dtype"]),
-        tuple(_integer(size) for size in _list(entry["shape"])),
-        tuple((_integer(file), _integer(at)) for file, at in places),
+    members = [_list(member) for member in _list(entry["members"])]
+    if not all(members):
+        raise CodingError("a tensor without a size")
+    found = GroupEntry(
+        tuple(Member(_integer(member[0]), _pairs(member[1:])) for member in members),
         _digest(entry["sha256"]),
         _one_of(Codec, entry["codec"]),
         _integer(entry["width"]),
@@ -238,9 +246,14 @@ def _tensor(entry: Any) -> TensorEntry:
     )
     if found.width not in (1, 2, 4, 8):
         raise CodingError(f"elements of {found.width} bytes")
-    if found.dtype not in BITS:
-        raise CodingError(f"the data type {found.dtype[:40]!r}")
     return found
+
+
+def _pairs(numbers: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+    flat = [_integer(number) for number in numbers]
+    if len(flat) % 2:
+        raise CodingError("a list of pairs of an odd length")
+    return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _json(content: bytes) -> dict[str, Any]:
@@ -308,8 +321,8 @@ def _one_of(kind: type[E], value: Any) -> E:
     return kind(value)
 
 
-def coded(entry: TensorEntry, heads: Sequence[bytes], chunks: Sequence[Sequence[bytes]]) -> CodedTensor:
-    """Return a tensor as its decoder takes it."""
+def coded(entry: GroupEntry, heads: Sequence[bytes], chunks: Sequence[Sequence[bytes]]) -> CodedTensor:
+    """Return a group as its decoder takes it."""
     streams = (
         CodedStream(s.coder, s.size, s.paired, s.lanes, head, tuple(of))
         for s, head, of in zip(entry.streams, heads, chunks, strict=True)

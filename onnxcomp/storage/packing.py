@@ -5,8 +5,8 @@ import hashlib
 import math
 import shutil
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 
 from onnxcomp.claims import external_file
-from onnxcomp.coding import Codec, CodedStream, encode_tensor
+from onnxcomp.coding import Codec, CodedStream, encode_tensor, pack_bytes
 from onnxcomp.errors import ModelError
 from onnxcomp.files import replacing
 from onnxcomp.storage import container
 from onnxcomp.storage.archive import Archive, mapped, workers
-from onnxcomp.storage.container import BITS, FileEntry, Manifest, TensorEntry
+from onnxcomp.storage.container import FileEntry, GroupEntry, Manifest, Member
+from onnxcomp.storage.groups import BITS, Payload, grouped
 from onnxcomp.storage.wire import Literal, Message, TensorField, WireError, pieces, walk
 
 __all__ = ["Packed", "PackedTensor", "pack_file"]
 
-_SMALLEST = 512  # bytes; smaller tensors stay in the graph
+_SMALLEST = 64  # bytes; smaller tensors stay in the graph
+_SMALL = 512  # bytes; smaller ones, where several are equal or of an odd kind, stay too
 _TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FLOAT16",
           11: "DOUBLE", 12: "UINT32", 13: "UINT64", 14: "COMPLEX64", 15: "COMPLEX128", 16: "BFLOAT16",
           17: "FLOAT8E4M3FN", 18: "FLOAT8E4M3FNUZ", 19: "FLOAT8E5M2", 20: "FLOAT8E5M2FNUZ", 21: "UINT4", 22: "INT4",
           23: "FLOAT4E2M1", 24: "FLOAT8E8M0", 25: "UINT2", 26: "INT2"}  # fmt: skip
-_ROTATED = ("FLOAT", "BFLOAT16", "COMPLEX64")
 _FIXED = {"raw_data": None, "float_data": ("FLOAT", "COMPLEX64"), "double_data": ("DOUBLE", "COMPLEX128")}
 _HINT = "export the model again, or copy the file again"
 Each = Callable[..., Iterable[Any]]
@@ -45,8 +46,9 @@ class PackedTensor:
         shape: Of the tensor.
         codec: How it is stored.
         size: Bytes of its data.
-        stored: Bytes in the container.
-        bound: Bytes that a coder of its elements, or of their byte planes, needs at least, each on its own.
+        stored: Bytes in the container; of tensors that are stored together, each one's part by its size.
+        bound: Bytes that a coder of the elements, or byte planes, of all that is stored together needs at least, each
+            on its own: this one's part.
         copies: How often the model holds it.
     """
 
@@ -77,18 +79,6 @@ class Packed:
     size: int
     graph: int
     exact: bool
-
-
-@dataclass(slots=True)
-class _Payload:
-    """Data to store: where it lies, and all places that hold the same."""
-
-    data: memoryview
-    dtype: str
-    shape: tuple[int, ...]
-    name: str
-    places: list[tuple[int, int]]
-    sha256: str
 
 
 @dataclass(slots=True)
@@ -137,27 +127,18 @@ def pack_file(
         temporary = stack.enter_context(replacing(target))
         spool = temporary.with_name("spool")
         total = sum(len(payload.data) for payload in payloads) or 1
-        done, entries, told = 0, [], []
+        done = 0
+        entries: list[GroupEntry] = []
+        told: list[PackedTensor] = []
         with spool.open("wb") as data:
-            for payload in payloads:
+            for group in grouped(payloads):
                 show("pack", done / total)
-                entry, bound = _write(payload, data, codec, each)
+                entry, bound = _write(group, data, codec, each)
                 entries.append(entry)
-                told.append(
-                    PackedTensor(
-                        payload.name,
-                        payload.dtype,
-                        payload.shape,
-                        entry.codec.name.lower(),
-                        entry.size,
-                        entry.stored,
-                        bound,
-                        len(payload.places),
-                    )
-                )
-                done += len(payload.data)
+                told += _told(group, entry, bound)
+                done += entry.size
         manifest = Manifest(tuple(files), len(skeleton), tuple(entries)).to_bytes()
-        graph = zlib.compress(skeleton, 9)
+        graph = pack_bytes(skeleton)
         sizes = {container.GRAPH: len(graph), container.MANIFEST: len(manifest)}
         sizes |= {str(index): entry.stored for index, entry in enumerate(entries)}
         header = container.header_bytes(sizes, producer)
@@ -218,7 +199,7 @@ def _needed(dtype: int, dims: Iterable[int]) -> int | None:
 
 def _skeleton(source: _Source) -> tuple[bytes, bool]:
     """Take the data of large tensors out of the model; say whether putting it back gives the same bytes."""
-    taken = {tensor.index: tensor.stop - tensor.start for tensor in source.root.tensors() if _is_stored(tensor)}
+    taken = {tensor.index: tensor.stop - tensor.start for tensor in _stored(source)}
     skeleton = b"".join(
         bytes(source.model[part.start : part.stop]) if part.new is None else part.new
         for part in pieces(source.root, dict.fromkeys(taken, 0))
@@ -237,14 +218,26 @@ def _skeleton(source: _Source) -> tuple[bytes, bool]:
     return _skeleton(source)[0], False
 
 
-def _is_stored(tensor: TensorField) -> bool:
-    return tensor.external is None and tensor.field != "" and tensor.stop - tensor.start >= _SMALLEST
+def _stored(source: _Source) -> list[TensorField]:
+    """Return the tensors in the model's own file whose data is stored by itself."""
+    tensors = [t for t in source.root.tensors() if t.external is None and t.field and t.stop - t.start >= _SMALLEST]
+    small = {t.index: bytes(source.model[t.start : t.stop]) for t in tensors if t.stop - t.start < _SMALL}
+    counts = Counter(small.values())
+    return [
+        tensor
+        for tensor in tensors
+        if tensor.index not in small
+        or (
+            counts[small[tensor.index]] == 1
+            and _described(tensor, tensor.field, len(small[tensor.index]))[0] != "BYTES"
+        )
+    ]
 
 
-def _payloads(source: _Source) -> list[_Payload]:
+def _payloads(source: _Source) -> list[Payload]:
     """Return what is stored: of tensors with the same data, one."""
-    found: dict[tuple[str, str, tuple[int, ...]], _Payload] = {}
-    stored = [(0, t.index, source.model[t.start : t.stop], t, t.field) for t in source.root.tensors() if _is_stored(t)]
+    found: dict[tuple[str, str, tuple[int, ...]], Payload] = {}
+    stored = [(0, t.index, source.model[t.start : t.stop], t, t.field) for t in _stored(source)]
     for number, start, stop, tensor in _joined(source.regions):
         data = source.files[number - 1][1][start:stop]
         stored.append((number, start, data, tensor or TensorField(0), "raw_data" if tensor else ""))
@@ -252,7 +245,7 @@ def _payloads(source: _Source) -> list[_Payload]:
         dtype, shape = _described(tensor, field, len(data))
         digest = hashlib.sha256(data).hexdigest()
         payload = found.setdefault(
-            (digest, dtype, shape), _Payload(data, dtype, shape, tensor.name or f"tensor {tensor.index}", [], digest)
+            (digest, dtype, shape), Payload(data, dtype, shape, tensor.name or f"tensor {tensor.index}", [], digest)
         )
         payload.places.append((number, at))
     return list(found.values())
@@ -286,7 +279,7 @@ def _described(tensor: TensorField, field: str, size: int) -> tuple[str, tuple[i
     return "BYTES", (size,)
 
 
-def _files(source: _Source, payloads: Iterable[_Payload]) -> list[FileEntry]:
+def _files(source: _Source, payloads: Iterable[Payload]) -> list[FileEntry]:
     """Return what unpacking will give."""
     files = [FileEntry("", len(source.model), hashlib.sha256(source.model).hexdigest())]
     by_file: Mapping[int, list[tuple[int, memoryview]]] = defaultdict(list)
@@ -314,13 +307,13 @@ def _is_exact(source: _Source, files: list[FileEntry]) -> bool:
     )
 
 
-def _write(payload: _Payload, file: Any, codec: Codec | None, each: Each) -> tuple[TensorEntry, float]:
-    """Code a tensor and write its streams; return its entry, and its bound in bytes."""
-    data = np.frombuffer(payload.data, np.uint8)
-    bits = BITS[payload.dtype]
-    width = min(max(bits // 8, 1), 4 if payload.dtype == "COMPLEX64" else 8)
-    columns = math.prod(payload.shape[1:]) if payload.dtype == "INT8" and len(payload.shape) > 1 else 0
-    coded = encode_tensor(data, width=width, rotated=payload.dtype in _ROTATED, columns=columns, codec=codec, each=each)
+def _write(group: Sequence[Payload], file: Any, codec: Codec | None, each: Each) -> tuple[GroupEntry, float]:
+    """Code a group and write its streams; return its entry, and its bound in bytes."""
+    first = group[0]
+    parts = [np.frombuffer(payload.data, np.uint8) for payload in group]
+    data = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    matrices = [payload.matrix for payload in group if payload.matrix is not None]
+    coded = encode_tensor(data, width=first.width, rotated=first.rotated, matrices=matrices, codec=codec, each=each)
     tables = []
     for stream in coded.streams:
         file.write(stream.head)
@@ -328,19 +321,29 @@ def _write(payload: _Payload, file: Any, codec: Codec | None, each: Each) -> tup
             file.write(chunk)
         tables.append(tuple((len(chunk), zlib.crc32(chunk)) for chunk in stream.chunks))
     bare = tuple(CodedStream(s.coder, s.size, s.paired, s.lanes, b"", ()) for s in coded.streams)
-    entry = TensorEntry(
-        payload.dtype,
-        payload.shape,
-        tuple(payload.places),
-        payload.sha256,
+    entry = GroupEntry(
+        tuple(Member(len(payload.data), tuple(payload.places)) for payload in group),
+        first.sha256 if len(group) == 1 else hashlib.sha256(data.data).hexdigest(),
         coded.codec,
-        width,
+        first.width,
         coded.rotated,
         bare,
         tuple(len(stream.head) for stream in coded.streams),
         tuple(tables),
     )
     return entry, coded.bound / 8
+
+
+def _told(group: Sequence[Payload], entry: GroupEntry, bound: float) -> Iterator[PackedTensor]:
+    """Yield what became of each tensor of a group."""
+    at = 0
+    for payload in group:
+        end = at + len(payload.data)
+        stored = entry.stored * end // entry.size - entry.stored * at // entry.size
+        part = bound * len(payload.data) / entry.size
+        codec, size, copies = entry.codec.name.lower(), len(payload.data), len(payload.places)
+        yield PackedTensor(payload.name, payload.dtype, payload.shape, codec, size, stored, part, copies)
+        at = end
 
 
 def _verify(path: Path, each: Each, show: Callable[[str, float | None], None]) -> None:

@@ -37,14 +37,23 @@ def test_round_trip(backend: str, content: bytes, lanes: int) -> None:
 
 
 @pytest.mark.usefixtures("backend")
-@given(rows=st.integers(2, 40), columns=st.integers(1, 40), cut=st.floats(0.1, 0.9), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(2, 40),
+    columns=st.integers(1, 40),
+    cut=st.floats(0.1, 0.9),
+    seed=st.integers(0, 99),
+    number=st.integers(1, 4),
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_round_trip_with_classes(rows: int, columns: int, cut: float, seed: int) -> None:
+def test_round_trip_with_classes(rows: int, columns: int, cut: float, seed: int, number: int) -> None:
     rng = np.random.default_rng(seed)
-    scales = np.exp(2 * rng.normal(size=(rows, 1)) + rng.normal(size=(1, columns)))
-    matrix = np.clip(np.round(rng.normal(size=(rows, columns)) * 5 * scales), -127, 127).astype(np.int8)
-    classes = rans.scale_classes(np.abs(matrix))
-    symbols = matrix.reshape(-1).view(np.uint8)
+    matrices = []
+    for n in range(number):  # of different shapes
+        scales = np.exp(2 * rng.normal(size=(rows + n, 1)) + rng.normal(size=(1, columns)))
+        values = rng.normal(size=(rows + n, columns)) * 5 * scales
+        matrices.append(np.clip(np.round(values), -127, 127).astype(np.int8))
+    classes = rans.scale_classes([np.abs(matrix) for matrix in matrices])
+    symbols = np.concatenate([matrix.reshape(-1) for matrix in matrices]).view(np.uint8)
     first = 1 + int(cut * len(symbols))
     by_symbol = np.concatenate([classes.part(0, first), classes.part(first, len(symbols) - first)])
     counts = np.zeros((classes.top + 1, 256), np.int64)

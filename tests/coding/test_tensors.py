@@ -1,6 +1,7 @@
 """Tensors through every codec: round trip, size near the entropy, independent chunks, both backends alike."""
 
 import dataclasses
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -40,9 +41,19 @@ def size(coded: CodedTensor) -> int:
 def test_round_trip(codec, kind, elements, width, columns, rotated, seed) -> None:  # type: ignore[no-untyped-def]  # noqa: PLR0917
     content = KINDS[kind](np.random.default_rng(seed), elements * width)
     data = np.frombuffer(content, np.uint8)
-    coded = encode_tensor(data, width=width, rotated=rotated, columns=columns, codec=codec)
+    matrices = _matrices(len(data), columns)
+    coded = encode_tensor(data, width=width, rotated=rotated, matrices=matrices, codec=codec)
     assert codec is None or coded.codec == codec
     assert decode_tensor(coded, len(data)).tobytes() == content
+
+
+def _matrices(size: int, columns: int) -> list[tuple[int, int]]:
+    """Cut bytes into two matrices, and one of what is left."""
+    if columns == 0 or size < 3 * columns:
+        return []
+    rows = size // columns // 2
+    left = size - 2 * rows * columns
+    return [(rows, columns), (columns, rows)] + ([(left, 1)] if left else [])
 
 
 def dense(count: int) -> np.ndarray:
@@ -74,10 +85,22 @@ def test_scale_classes_go_below_the_entropy() -> None:
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(300, 1000)) * 20 * np.exp(rng.normal(size=(300, 1)))
     data = np.clip(np.round(matrix), -127, 127).astype(np.int8).reshape(-1).view(np.uint8)
-    coded = encode_tensor(data, columns=1000)
+    coded = encode_tensor(data, matrices=[(300, 1000)])
     assert coded.codec is Codec.RANS
     assert size(coded) * 8 < 0.95 * coded.bound
     assert decode_tensor(coded, data.size).tobytes() == data.tobytes()
+
+
+def test_matrices_of_one_stream_share_tables_by_scale() -> None:
+    """Of signed and of unsigned bytes alike: less than the entropy of all of them."""
+    rng = np.random.default_rng(0)
+    matrices = [np.clip(np.round(rng.normal(size=(40, 60)) * scale), -127, 127) for scale in np.geomspace(2, 60, 20)]
+    signed = np.concatenate([matrix.astype(np.int8).reshape(-1) for matrix in matrices]).view(np.uint8)
+    for data in (signed, signed ^ 128):
+        coded = encode_tensor(data, matrices=[(40, 60)] * 20)
+        assert coded.codec is Codec.RANS
+        assert size(coded) * 8 < 0.97 * coded.bound
+        assert decode_tensor(coded, data.size).tobytes() == data.tobytes()
 
 
 def test_floats_shrink_by_what_their_exponents_have_too_much() -> None:
@@ -121,7 +144,7 @@ def test_both_backends_agree(both: pytest.MonkeyPatch, codec: Codec) -> None:
         written = []
         for backend in ("numba", "numpy"):
             use(backend, both)
-            written.append(encode_tensor(data, width=2, columns=100, codec=codec))
+            written.append(encode_tensor(data, width=2, matrices=[(300, 100), (300, 100)], codec=codec))
         assert written[0] == written[1]
         for backend in ("numba", "numpy"):
             use(backend, both)
@@ -146,6 +169,28 @@ def test_contradictions_are_errors(changes: dict[str, object]) -> None:
 def test_a_head_that_claims_a_huge_matrix_is_refused() -> None:
     with pytest.raises(CodingError):
         decode_tensor(_stream(head=b"x\x9c" + bytes(100)), 5000)
+
+
+def _head(top: int, *numbers: int, rest: int = 0) -> bytes:
+    return zlib.compress(bytes([top]) + np.array(numbers, "<u4").tobytes() + bytes(rest))
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (_head(0, 5000), "cut short"),
+        (_head(16, 0, rest=512 * 17), "cut short"),
+        (_head(1, 1 << 31), "cut short"),
+        (_head(1, 1, 1 << 31, 1 << 31, rest=1024), "not as long"),
+        (_head(1, 1, 50, 99, rest=149 + 1024), "do not fit 5000 symbols"),
+        (_head(0, 1, 50, 100, rest=150 + 512), "do not fit 5000 symbols"),
+        (_head(1, 2, 50, 100, 0, 7, rest=157 + 1024), "do not fit 5000 symbols"),
+        (_head(1, 1, 50, 100, rest=150 + 1024), "do not sum to 4096"),
+    ],
+)
+def test_heads_that_contradict_themselves_are_refused(head: bytes, says: str) -> None:
+    with pytest.raises(CodingError, match=says):
+        decode_tensor(_stream(head=head), 5000)
 
 
 def test_masks_that_contradict_their_values_are_errors() -> None:

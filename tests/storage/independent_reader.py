@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import struct
 import zlib
 
@@ -21,19 +22,23 @@ def read(content: bytes) -> dict[str, bytes]:
     """Return the files in a container, by path; the model's is empty."""
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    assert header.pop("__metadata__")["min_reader"] == "1"
+    assert header.pop("__metadata__")["min_reader"] == "2"
     parts = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         parts[name] = content[8 + length + begin : 8 + length + end]
-    manifest = json.loads(zlib.decompress(parts["__manifest__"]))
-    graph = zlib.decompress(parts["__onnx__"])
+    manifest = json.loads(lzma.decompress(parts["__manifest__"]))
+    graph = lzma.decompress(parts["__onnx__"])
     places: dict[int, dict[int, bytes]] = {number: {} for number in range(len(manifest["files"]))}
-    for index, entry in enumerate(manifest["tensors"]):
-        data = tensor(parts[str(index)], entry)
+    for index, entry in enumerate(manifest["groups"]):
+        data = group(parts[str(index)], entry)
         assert hashlib.sha256(data).hexdigest() == entry["sha256"]
-        for file, position in entry["places"]:
-            places[file][position] = data
+        start = 0
+        for size, *numbers in entry["members"]:
+            for file, position in zip(numbers[::2], numbers[1::2], strict=True):
+                places[file][position] = data[start : start + size]
+            start += size
+        assert start == len(data)
     found = {}
     for number, (path, size, sha256) in enumerate(manifest["files"]):
         if number == 0:
@@ -98,7 +103,7 @@ def rebuilt(message: bytes, kind: str, stored: dict[int, bytes], counter: list[i
     return out
 
 
-def tensor(part: bytes, entry: dict) -> bytes:
+def group(part: bytes, entry: dict) -> bytes:
     coders = {0: raw, 1: huffman, 4: rans, 5: deflate}
     at, streams = 0, []
     for coder, size, paired, lanes, head_size, table in entry["streams"]:
@@ -125,11 +130,7 @@ def tensor(part: bytes, entry: dict) -> bytes:
     if entry["rotated"]:
         elements = [e >> 1 | (e & 1) << (8 * width - 1) for e in elements]
     if codec == 2:
-        count = 1
-        for size in entry["shape"]:
-            count *= size
-        bits = {"INT4": 4, "UINT4": 4, "COMPLEX64": 64, "COMPLEX128": 128}.get(entry["dtype"], 8 * width)
-        count = -(-count * bits // 8) // width
+        count = sum(member[0] for member in entry["members"]) // width
         values = iter(elements)
         bits = [streams[0][n // 8] >> n % 8 & 1 for n in range(count)]
         elements = [next(values) if bit else 0 for bit in bits]
@@ -170,10 +171,17 @@ def huffman(chunk: bytes, head: bytes, lanes: int, count: int, _first: int) -> l
 
 def rans(chunk: bytes, head: bytes, lanes: int, count: int, first: int) -> list[int]:
     content = zlib.decompress(head)
-    rows, columns, top = struct.unpack("<IIB", content[:9])
-    row_levels, column_levels = content[9 : 9 + rows], content[9 + rows : 9 + rows + columns]
-    low = content[9 + rows + columns :][: (top + 1) * 256]
-    high = content[9 + rows + columns + (top + 1) * 256 :]
+    top, matrices = struct.unpack("<BI", content[:5])
+    sizes = struct.unpack(f"<{2 * matrices}I", content[5 : 5 + 8 * matrices])
+    rows, columns = sizes[::2], sizes[1::2]
+    content = content[5 + 8 * matrices :]
+    row_levels, column_levels = content[: sum(rows)], content[sum(rows) : sum(rows) + sum(columns)]
+    content = content[sum(rows) + sum(columns) :]
+    low, high = content[: (top + 1) * 256], content[(top + 1) * 256 :]
+    classes = []
+    for m in range(matrices if top else 0):
+        of_rows, of_columns = row_levels[sum(rows[:m]) :][: rows[m]], column_levels[sum(columns[:m]) :][: columns[m]]
+        classes += [min(row + column, top) for row in of_rows for column in of_columns]
     slots = []
     for of in range(top + 1):
         start = 0
@@ -187,7 +195,7 @@ def rans(chunk: bytes, head: bytes, lanes: int, count: int, first: int) -> list[
     found = []
     for n in range(count):
         x = states[n % lanes]
-        of = min(row_levels[(first + n) // columns] + column_levels[(first + n) % columns], top) if top else 0
+        of = classes[first + n] if top else 0
         symbol, frequency, start = slots[of][x & 4095]
         x = frequency * (x >> 12) + (x & 4095) - start
         if x < 65536:

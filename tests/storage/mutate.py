@@ -5,9 +5,12 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+
+from onnxcomp.coding import pack_bytes, unpack_bytes
 
 __all__ = ["MUTATIONS", "Parts", "mutated"]
 
@@ -40,7 +43,7 @@ class Parts:
     metadata: dict[str, Any]
     manifest: Any
     graph: bytes
-    tensors: list[bytes]
+    groups: list[bytes]
 
     @classmethod
     def of(cls, content: bytes) -> "Parts":
@@ -50,15 +53,22 @@ class Parts:
         found = {n: content[8 + length + e["data_offsets"][0] : 8 + length + e["data_offsets"][1]]
                  for n, e in header.items()}  # fmt: skip
         graph, manifest = found.pop("__onnx__"), found.pop("__manifest__")
-        return cls(metadata, json.loads(zlib.decompress(manifest)), zlib.decompress(graph), list(found.values()))
+        plain = [unpack_bytes(part, 1 << 30, exact=False) for part in (manifest, graph)]
+        return cls(metadata, json.loads(plain[0]), plain[1], list(found.values()))
 
-    def to_bytes(self, edit: Callable[[dict[str, Any]], object] = lambda _: None) -> bytes:
-        """Put it together; `edit` changes the header."""
+    def to_bytes(
+        self,
+        edit: Callable[[dict[str, Any]], object] = lambda _: None,
+        *,
+        instead: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> bytes:
+        """Put it together; `edit` changes the header, other bytes may stand instead of a part."""
         named = {
-            "__onnx__": zlib.compress(self.graph),
-            "__manifest__": zlib.compress(json.dumps(self.manifest).encode()),
+            "__onnx__": pack_bytes(self.graph),
+            "__manifest__": pack_bytes(json.dumps(self.manifest).encode()),
         }
-        named |= {str(index): data for index, data in enumerate(self.tensors)}
+        named |= {str(index): data for index, data in enumerate(self.groups)}
+        named |= instead
         header: dict[str, Any] = {"__metadata__": self.metadata}
         at = 0
         for name, data in named.items():
@@ -147,10 +157,10 @@ def _graph(rng: random.Random, content: bytes) -> bytes:
 def _chunks(rng: random.Random, content: bytes) -> bytes:
     """Change coded data, and put its checksum and lengths right."""
     parts = Parts.of(content)
-    if not parts.tensors:
+    if not parts.groups:
         return _flip(rng, content)
-    index = rng.randrange(len(parts.tensors))
-    entry, data, at = parts.manifest["tensors"][index], parts.tensors[index], 0
+    index = rng.randrange(len(parts.groups))
+    entry, data, at = parts.manifest["groups"][index], parts.groups[index], 0
     out = b""
     target = rng.randrange(len(entry["streams"]))
     for number, stream in enumerate(entry["streams"]):
@@ -171,7 +181,7 @@ def _chunks(rng: random.Random, content: bytes) -> bytes:
     if rng.random() < 0.2:
         stream = entry["streams"][target]
         stream[rng.randrange(4)] = rng.choice((0, 1, 2, 3, 4, 5, True, False, stream[1] + 1, 512, 1 << 30))
-    parts.tensors[index] = out
+    parts.groups[index] = out
     return parts.to_bytes()
 
 
@@ -185,20 +195,43 @@ def _bomb(rng: random.Random, content: bytes) -> bytes:
         parts.manifest["files"] += [[f"f{n}", 0, "0" * 64] for n in range(1000)]
     elif choice == 2:
         parts.manifest = [[]] * (1 << 20)
-    elif parts.tensors:
-        entry = rng.choice(parts.manifest["tensors"])
-        entry["shape"] = rng.choice(([1 << 40], [1 << 31, 1 << 31, 4], [1 << 61] * 50, [99_000_000]))
+    elif parts.groups:
+        entry = rng.choice(parts.manifest["groups"])
+        rng.choice(entry["members"])[0] = rng.choice((1 << 40, 1 << 61, 99_000_000, 1 << 22))
     return parts.to_bytes()
 
 
 def _trade(rng: random.Random, content: bytes) -> bytes:
-    """Swap the places of two tensors."""
+    """Swap two tensors, move one to another group, or take one for two."""
     parts = Parts.of(content)
-    if len(parts.tensors) < 2:
+    places = [(group["members"], n) for group in parts.manifest["groups"] for n in range(len(group["members"]))]
+    if len(places) < 2:
         return _manifest(rng, content)
-    first, second = rng.sample(parts.manifest["tensors"], 2)
-    first["places"], second["places"] = second["places"], first["places"]
+    (first, m), (second, n) = rng.sample(places, 2)
+    choice = rng.randrange(4)
+    if choice == 0:
+        first[m], second[n] = second[n], first[m]
+    elif choice == 1:
+        first[m][1:], second[n][1:] = second[n][1:], first[m][1:]
+    elif choice == 2:
+        second.append(first.pop(m))
+    else:
+        size = rng.randrange(first[m][0] + 1)
+        first[m : m + 1] = [[size, *first[m][1:]], [first[m][0] - size, 0, rng.randrange(20)]]
     return parts.to_bytes()
+
+
+def _packed(rng: random.Random, content: bytes) -> bytes:
+    """Change the bytes of the packed graph or manifest, or what they say of themselves."""
+    parts = Parts.of(content)
+    plain = rng.choice((parts.graph, json.dumps(parts.manifest).encode()))
+    packed = bytearray(pack_bytes(plain))
+    if rng.random() < 0.5:
+        packed[rng.randrange(13)] = rng.choice((0, 1, 127, 224, 225, 255))
+    else:
+        packed = bytearray(rng.choice((_flip, _cut, _longer, _span))(rng, bytes(packed)))
+    name = "__onnx__" if plain == parts.graph else "__manifest__"
+    return parts.to_bytes(instead={name: bytes(packed)})
 
 
 MUTATIONS: dict[str, Callable[[random.Random, bytes], bytes]] = {
@@ -214,6 +247,7 @@ MUTATIONS: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "chunks of others": _chunks,
     "bomb": _bomb,
     "trade": _trade,
+    "packed": _packed,
 }
 
 

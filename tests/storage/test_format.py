@@ -46,7 +46,7 @@ def test_it_is_a_safetensors_file(tmp_path: Path) -> None:
     assert length % 8 == 0
     header = json.loads(content[8 : 8 + length])
     assert header.pop("__metadata__") == {
-        "format": "onnxz", "format_version": "1", "min_reader": "1", "producer": "a test"
+        "format": "onnxz", "format_version": "2", "min_reader": "2", "producer": "a test"
     }  # fmt: skip
     assert list(header) == ["__onnx__", "__manifest__", "0"]
     end = 0

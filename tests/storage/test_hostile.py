@@ -23,8 +23,15 @@ def _path(path: str) -> Callable[[Parts], object]:
     return lambda p: p.manifest["files"][1].__setitem__(0, path)
 
 
-def _tensor(**changes: object) -> Callable[[Parts], object]:
-    return lambda p: p.manifest["tensors"][0].update(changes)
+def _group(**changes: object) -> Callable[[Parts], object]:
+    return lambda p: p.manifest["groups"][0].update(changes)
+
+
+def _begun(p: Parts) -> None:
+    """Make groups of two tensors each, nine of which are begun before the first one ends."""
+    group = p.manifest["groups"][0]
+    p.manifest["groups"] = [{**group, "members": [[700, 0, n], [800, 0, 20 + n]]} for n in range(9)]
+    p.groups *= 9
 
 
 OUTSIDE = "leads out of the model's folder"
@@ -41,26 +48,35 @@ FILES: dict[str, tuple[str, str]] = {
     "the model's": ("", "wrong list of files"),
 }
 CHANGES: dict[str, tuple[Callable[[Parts], object], str]] = {
-    "newer reader": (lambda p: p.metadata.update(min_reader="2"), "needs a reader of format 2"),
+    "newer reader": (lambda p: p.metadata.update(min_reader="3"), "needs a reader of format 3"),
+    "older format": (lambda p: p.metadata.update(min_reader="1"), "is of format 1"),
     "no reader": (lambda p: p.metadata.pop("min_reader"), "does not say which reader"),
     "another format": (lambda p: p.metadata.update(format="pt"), "no container"),
-    "shape of 2^80 bytes": (_tensor(shape=[1 << 40, 1 << 40]), "allowed are"),
-    "shape above the limit": (_tensor(shape=[10**12]), "allowed are"),
+    "size above the limit": (_group(members=[[10**12, 0, 0]]), "allowed are"),
+    "sizes that are too large together": (_group(members=[[10**9, 0, n] for n in range(20)]), "allowed are"),
     "files above the limit": (lambda p: p.manifest["files"][0].__setitem__(1, 10**12), "allowed are"),
-    "negative shape": (_tensor(shape=[-1, -1500]), "no size"),
-    "unknown type": (_tensor(dtype="FLOAT7"), "data type"),
-    "unknown codec": (_tensor(codec=9), "not known"),
-    "width": (_tensor(width=3), "elements of 3 bytes"),
-    "no place": (_tensor(places=[]), "has no place"),
-    "place twice": (_tensor(places=[[0, 0], [0, 0]]), "at the same place"),
-    "place in no file": (_tensor(places=[[7, 0]]), "belongs to file 7"),
-    "another tensor of the graph": (_tensor(places=[[0, 1]]), "SHA-256"),
-    "wrong sum": (_tensor(sha256="0" * 64), "SHA-256"),
+    "negative size": (_group(members=[[-1, 0, 0]]), "no size"),
+    "unknown codec": (_group(codec=9), "not known"),
+    "width": (_group(width=3), "elements of 3 bytes"),
+    "no member": (_group(members=[]), "has no place"),
+    "empty member": (_group(members=[[]]), "without a size"),
+    "no place": (_group(members=[[1500]]), "has no place"),
+    "half a place": (_group(members=[[1500, 0]]), "of an odd length"),
+    "place twice": (_group(members=[[1500, 0, 0, 0, 0]]), "at the same place"),
+    "place of two members": (_group(members=[[700, 0, 0], [800, 0, 0]]), "at the same place"),
+    "several places in a group": (_group(members=[[700, 0, 0, 0, 1], [800, 0, 2]]), "belongs to several places"),
+    "place in no file": (_group(members=[[1500, 7, 0]]), "belongs to file 7"),
+    "another tensor of the graph": (_group(members=[[1500, 0, 1]]), "SHA-256"),
+    "members larger than the data": (_group(members=[[700, 0, 0], [900, 0, 1]]), "streams of a tensor"),
+    "large group": (_group(members=[[1 << 22, 0, 0], [1, 0, 1]]), "is too large"),
+    "groups that are all begun": (_begun, "too many groups"),
+    "too many tensors": (_group(members=[[1, 0, n] for n in range(100_001)]), "too many tensors"),
+    "wrong sum": (_group(sha256="0" * 64), "SHA-256"),
     "graph bomb": (lambda p: setattr(p, "graph", bytes(1 << 26)), "not as large as it must be"),
     "manifest bomb": (lambda p: p.manifest.update(more="x" * (1 << 25)), "not as large as it must be"),
     "no manifest": (lambda p: setattr(p, "manifest", 3), "no JSON object"),
     "graph that is none": (lambda p: setattr(p, "graph", b"\xff" * p.manifest["graph"]), "its graph"),
-    "more parts than tensors": (lambda p: p.tensors.append(b"more"), "not those that its manifest names"),
+    "more parts than tensors": (lambda p: p.groups.append(b"more"), "not those that its manifest names"),
 }
 
 
@@ -118,9 +134,9 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
 def test_a_small_file_can_not_claim_a_large_tensor(tmp_path: Path) -> None:
     """rANS codes one symbol in no bits, but each chunk of it must be there."""
     found = parts(tmp_path)
-    entry = found.manifest["tensors"][0]
-    entry.update(shape=[10**9], dtype="INT8", codec=4)
+    entry = found.manifest["groups"][0]
+    entry.update(members=[[10**9, 0, 0]], codec=4)
     entry["streams"] = [[4, 10**9, False, 1, 0, [4, zlib.crc32(b"\0\0\1\0")]]]
-    found.tensors[0] = b"\0\0\1\0"
+    found.groups[0] = b"\0\0\1\0"
     with pytest.raises(ModelError, match="chunks, where 954 are needed"):
         unpack_file(found.to_bytes(), tmp_path / "o.onnx")

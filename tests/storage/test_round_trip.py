@@ -11,6 +11,7 @@ from onnxcomp import storage
 from onnxcomp.coding import Codec
 from onnxcomp.errors import ModelError, OutputError, UsageError
 from onnxcomp.storage import pack_file, unpack_file
+from onnxcomp.storage.container import Member
 from onnxcomp.storage.wire import WireError, walk
 from tests.storage.models import MODELS, dense
 
@@ -70,10 +71,10 @@ def test_the_graph_in_a_container_is_an_onnx_model_without_large_tensors(tmp_pat
     pack(dense(), tmp_path / "m.onnxz")
     with storage.opened(tmp_path / "m.onnxz") as archive:
         proto = onnx.ModelProto.FromString(archive.graph)
-        (tensor,) = archive.manifest.tensors
+        (group,) = archive.manifest.groups
     assert [node.op_type for node in proto.graph.node] == ["MatMul"]
     assert proto.graph.initializer[0].raw_data == b""
-    assert (tensor.dtype, tensor.shape, tensor.places) == ("FLOAT", (64, 40), ((0, 0),))
+    assert group.members == (Member(64 * 40 * 4, ((0, 0),)),)
 
 
 def test_equal_tensors_are_stored_once(tmp_path: Path) -> None:
