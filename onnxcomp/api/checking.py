@@ -13,8 +13,9 @@ from onnxcomp.api.common import Data, check_batch, check_threads, size_on_disk
 from onnxcomp.api.comparison import compare
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
+from onnxcomp.files import replacing
 from onnxcomp.measure import Ratio
-from onnxcomp.model import load
+from onnxcomp.model import is_packed, load
 from onnxcomp.report import (
     CheckReport,
     CheckSettings,
@@ -55,7 +56,7 @@ def check(
     against: str | os.PathLike[str] | None = None,
     tolerance: float = 0.05,
     score_tolerance: float = 0.005,
-    timed: bool = False,
+    save_baseline: str | os.PathLike[str] | None = None,
     strict: bool = False,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
@@ -79,7 +80,8 @@ def check(
         against: The JSON report of an earlier `check`: figures may not be worse than there by more than the tolerances.
         tolerance: How much size and latency may grow against it, as a share.
         score_tolerance: How much score and agreement may fall against it, in the unit of the score.
-        timed: Measure the latency also where no gate needs it: for a report that later ones are held against.
+        save_baseline: Write the report to this file unless a gate fails, as JSON that later ones are held against. With
+            an original the latency is measured also where no gate needs it.
         strict: Fail where a gate is undecided or not measured.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity alone; None: made-up inputs.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
@@ -96,6 +98,7 @@ def check(
 
     Raises:
         GateFailed: A gate is missed; it carries the report.
+        OutputError: The baseline can't be saved.
         UsageError: There is no gate, a setting makes no sense, or the models' inputs or outputs differ.
         DataError: The samples do not fit the models, or `against` is no saved report.
         MetricError: The metric can't be loaded, has no labels, or fails.
@@ -107,7 +110,8 @@ def check(
     check_threads(threads)
     check_batch(batch)
     saved = None if against is None else Saved.read(against)
-    size = size_on_disk(model, load(model))
+    size = _file_size(model)
+    baseline_size = None if baseline is None else _file_size(baseline)
     found = latency = None
     notes: list[str] = []
     if baseline is not None:
@@ -124,7 +128,7 @@ def check(
             progress=progress,
         )
         notes += found.notes
-        compared = timed or (saved is not None and saved.latency is not None)
+        compared = save_baseline is not None or (saved is not None and saved.latency is not None)
         if compared or gates.max_latency_ratio is not None:
             latency = _time(
                 (baseline, model),
@@ -152,10 +156,10 @@ def check(
         model=_name(model) or "the model",
         baseline=None if baseline is None else _name(baseline) or "the original",
         settings=settings,
-        results=tuple(_judge(gates, size, found, latency, seconds)),
+        results=tuple(_judge(gates, (size, baseline_size or size), found, latency, seconds)),
         missed=(),
         size=size,
-        baseline_size=found.reference_size if found else None,
+        baseline_size=baseline_size,
         baseline_sha256=Written.at(name).sha256 if baseline is not None and (name := _name(baseline)) else None,
         evaluation=found.evaluation if found else None,
         agreement=found.agreement if found else None,
@@ -173,6 +177,9 @@ def check(
     report = dataclasses.replace(report, missed=missed)
     if missed:
         raise GateFailed("; ".join(missed), report=report)
+    if save_baseline is not None:
+        with replacing(Path(save_baseline)) as temporary:
+            temporary.write_text(report.to_json(), encoding="utf-8")
     return report
 
 
@@ -208,14 +215,15 @@ def _compare(
 
 
 def _judge(
-    gates: Gates, size: int, found: CompareReport | None, latency: Ratio | None, seconds: float
+    gates: Gates, sizes: tuple[int, int], found: CompareReport | None, latency: Ratio | None, seconds: float
 ) -> Iterator[GateResult]:
-    """Hold the figures against each bound."""
+    """Hold the figures against each bound; `sizes`: of the model and of the original, bytes."""
+    size, original_size = sizes
     score = found.score if found else None
     sqnr = _sqnr(found) if found else None
     values = {
         "max_size": size,
-        "max_size_ratio": size / found.reference_size if found else None,
+        "max_size_ratio": size / original_size,
         "max_drop": score.reference - score.candidate if score else None,
         "min_agreement": found.agreement if found else None,
         "min_sqnr": sqnr,
@@ -233,7 +241,7 @@ def _judge(
             agreement=found.agreement if found else 1.0,
             sqnr=float("inf") if sqnr is None else sqnr,
             size=size,
-            original_size=found.reference_size if found else size,
+            original_size=original_size,
         )
         result = GateResult(option, "failed" if missed else "passed", unit, bound, value, reason="; ".join(missed))
         if name == "max_drop" and score is not None:
@@ -275,6 +283,14 @@ def _time(
 
 def _sqnr(found: CompareReport) -> float | None:
     return found.sqnr if any(output.sqnr is not None for output in found.outputs.values()) else None
+
+
+def _file_size(source: "str | os.PathLike[str] | bytes | ir.Model") -> int:
+    """Return the bytes on disk; of a container those of its file, not of the model in it, which reports tell else."""
+    model = load(source)
+    if isinstance(source, str | os.PathLike) and is_packed(model):
+        return Path(source).stat().st_size
+    return size_on_disk(source, model)
 
 
 def _name(model: object) -> str | None:

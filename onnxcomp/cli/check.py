@@ -76,7 +76,7 @@ def command(
     are written all the same.
     """
     from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver, write_report
+    from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.customops import custom_operators
@@ -113,7 +113,7 @@ def command(
                 against=against,
                 tolerance=tolerance,
                 score_tolerance=score_tolerance,
-                timed=save_baseline is not None,
+                save_baseline=save_baseline,
                 strict=strict,
                 eval=evaluation,
                 metric=metric,
@@ -127,8 +127,6 @@ def command(
             )
         except GateFailed as err:
             failure, found = err, cast(CheckReport, err.report)
-    if save_baseline is not None and failure is None:
-        write_report(found, save_baseline)
     if junit is not None:
         with replacing(junit) as temporary:
             temporary.write_text(junit_xml(found), encoding="utf-8")

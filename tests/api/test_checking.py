@@ -390,3 +390,10 @@ def test_only_the_size_can_be_compared_without_the_original(saved: Path) -> None
 def test_a_saved_baseline_that_is_none(saved: Path, values: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"saved\.json"):
         onnxcomp.check("small.onnx", against=changed(saved, **values))
+
+
+@pytest.mark.usefixtures("project")
+def test_a_container_counts_as_it_lies_on_disk(sample_models: Path, project: Path) -> None:
+    onnxcomp.pack(sample_models / "lenet5" / "model.onnx", project / "packed.onnxz")
+    report = onnxcomp.check("packed.onnxz", gates=Gates(max_size=10_000_000))
+    assert report.size == (project / "packed.onnxz").stat().st_size

@@ -13,7 +13,17 @@ from onnxcomp.cli.app import build_app
 from onnxcomp.target import Budget, Gates
 
 # What a command alone has: its files, what it prints
-OF_THE_COMMAND = {"output", "report", "overwrite", "dry_run", "output_format", "verbose", "quiet", "custom_ops"}
+OF_THE_COMMAND = {
+    "output",
+    "report",
+    "junit",
+    "overwrite",
+    "dry_run",
+    "output_format",
+    "verbose",
+    "quiet",
+    "custom_ops",
+}
 # What a function alone has; where it writes, the path is not optional
 OF_THE_FUNCTION = {"progress", "path", "overwrite"}
 OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration", "technique": "techniques"}
