@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         CalibrateResult,
         QuantizeResult,
         Result,
+        ShareResult,
         bench,
         calibrate,
         check,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         quantize,
         sensitivity,
         session,
+        share,
         unpack,
     )
     from onnxcomp.customops import custom_operators
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         QuantizeReport,
         Report,
         SensitivityReport,
+        ShareReport,
         UnpackReport,
     )
     from onnxcomp.statistics import Statistics
@@ -86,6 +89,8 @@ _PLACES = {
     "Result": "onnxcomp.api",
     "SensitivityReport": "onnxcomp.report",
     "Statistics": "onnxcomp.statistics",
+    "ShareReport": "onnxcomp.report",
+    "ShareResult": "onnxcomp.api",
     "UnpackReport": "onnxcomp.report",
     "UsageError": "onnxcomp.errors",
     "bench": "onnxcomp.api",
@@ -100,6 +105,7 @@ _PLACES = {
     "quantize": "onnxcomp.api",
     "sensitivity": "onnxcomp.api",
     "session": "onnxcomp.api",
+    "share": "onnxcomp.api",
     "unpack": "onnxcomp.api",
 }
 
@@ -128,6 +134,8 @@ __all__ = [
     "Report",
     "Result",
     "SensitivityReport",
+    "ShareReport",
+    "ShareResult",
     "Statistics",
     "UnpackReport",
     "UsageError",
@@ -144,6 +152,7 @@ __all__ = [
     "quantize",
     "sensitivity",
     "session",
+    "share",
     "unpack",
 ]
 

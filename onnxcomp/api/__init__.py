@@ -9,12 +9,14 @@ from onnxcomp.api.inspection import inspect
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.packing import pack, session, unpack
 from onnxcomp.api.quantization import QuantizeResult, quantize
+from onnxcomp.api.sharing import ShareResult, share
 from onnxcomp.api.study import sensitivity
 
 __all__ = [
     "CalibrateResult",
     "QuantizeResult",
     "Result",
+    "ShareResult",
     "bench",
     "calibrate",
     "check",
@@ -27,5 +29,6 @@ __all__ = [
     "quantize",
     "sensitivity",
     "session",
+    "share",
     "unpack",
 ]

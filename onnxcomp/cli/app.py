@@ -20,6 +20,7 @@ from onnxcomp.cli import (
     passes,
     quantize,
     sensitivity,
+    share,
     unpack,
 )
 from onnxcomp.cli.configuration import file_values, read_configuration, used_file
@@ -65,6 +66,7 @@ def build_app() -> typer.Typer:
     app.command("compare", epilog=compare.EXAMPLES)(compare.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
+    app.command("share", epilog=share.EXAMPLES)(share.command)
     app.command("sensitivity", epilog=sensitivity.EXAMPLES)(sensitivity.command)
     app.command("pack", epilog=pack.EXAMPLES)(pack.command)
     app.command("unpack", epilog=unpack.EXAMPLES)(unpack.command)

@@ -11,6 +11,7 @@ from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
+from onnxcomp.report.sharing import ShareReport, TriedBits
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "ScoreChange",
     "SensitivityReport",
     "Settings",
+    "ShareReport",
+    "TriedBits",
     "UnpackReport",
     "Written",
     "annotations",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxcomp.passes.cleanup._graph import Names
 
-__all__ = ["LEAST_OPSET", "Shared", "form_bytes", "write_form"]
+__all__ = ["LEAST_OPSET", "Shared", "form_bytes", "write_form", "write_switch"]
 
 LEAST_OPSET = 6  # Cast names its type by number, Reshape takes its shape as an input
 _SLICE_OPSET = 10  # Slice takes its bounds as inputs
@@ -92,9 +92,18 @@ def write_form(model: ir.Model, names: Names, value: ir.Value, shared: Shared, o
     if shared.last:
         axes = len(shared.shape)
         result = maker.node("Transpose", result, perm=[*range(1, axes), 0])
-    result.type, result.shape = value.type, value.shape
-    value.replace_all_uses_with(result)
-    model.graph.insert_before(next(iter(model.graph)), maker.nodes)
+    maker.replace(value, result)
+
+
+def write_switch(
+    model: ir.Model, names: Names, value: ir.Value, shared: Shared, *, switches: ir.Value, index: int
+) -> None:
+    """Let all readers of a constant read its shared values where a switch says so, of ``switches``, bool [n]."""
+    maker = _Maker(model, names, str(value.name or "weight"))
+    kept = ir.convenience.get_const_tensor(value)
+    assert kept is not None
+    chosen = maker.node("Gather", switches, maker.constant(np.array(index, np.int64)))
+    maker.replace(value, maker.node("Where", chosen, maker.constant(shared.values), maker.constant(kept.numpy())))
 
 
 def _nibbles(shared: Shared, opset: int) -> bool:
@@ -126,6 +135,12 @@ class _Maker:
         value = ir.val(name, const_value=ir.tensor(array, name=name))
         self._graph.register_initializer(value)
         return value
+
+    def replace(self, value: ir.Value, result: ir.Value) -> None:
+        """Let all readers of a value read another, and put the nodes in front of all others."""
+        result.type, result.shape = value.type, value.shape
+        value.replace_all_uses_with(result)
+        self._graph.insert_before(next(iter(self._graph)), self.nodes)
 
     def integers(self, *numbers: int) -> ir.Value:
         return self.constant(np.array(numbers, np.int64))

@@ -15,7 +15,7 @@ equation 16 (weights of clusters) and section 4.2 (entropy).
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -26,14 +26,15 @@ from numpy.typing import NDArray
 from onnxcomp.clustering import INITS, Cells, Codebook, entropy_clusters, kmeans, tally
 from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.facts import name_nodes, opset
-from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Unit
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Unit
 from onnxcomp.passes.cleanup._graph import Names
-from onnxcomp.passes.share._form import LEAST_OPSET, Shared, form_bytes, write_form
+from onnxcomp.passes.share._form import LEAST_OPSET, Shared, form_bytes, write_form, write_switch
 from onnxcomp.passes.share._weights import Weight, drop_unread, weights_of
 from onnxcomp.statistics import Columns, collect_squares, columns_of
 
-__all__ = ["ShareWeights", "ShareWeightsConfig"]
+__all__ = ["SWITCHES", "ShareWeights", "ShareWeightsConfig"]
 
+SWITCHES = "onnxcomp.switches"
 _MOST_OF_ITS_SIZE = 0.9  # a weight that keeps more than that is left alone
 _PRUNED = 0.01  # share of exact zeros from which 0 is a centroid, whatever else is
 
@@ -123,6 +124,26 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             counters[key] = counters.get(key, 0) + 1
         drop_unread(model)
         return PassStats(modified=bool(counters), counters=counters)
+
+    def simulate(self, model: ir.Model, ctx: PassContext) -> Simulation | None:
+        """Return a model that holds every weight twice, shared and as it was, with a switch for each."""
+        work = model.clone()
+        weights = list(self._weights(work, ctx))
+        if not weights:
+            return None
+        squares, names = self._squares(work, weights, ctx), Names(work)
+        common = self._common(weights, squares, ctx.seed)
+        readers = [{str(node.name) for node in weight.readers} for weight in weights]
+        switches = ir.val(SWITCHES, dtype=ir.DataType.BOOL, shape=[len(weights)])
+        work.graph.inputs.append(switches)
+        for index, weight in enumerate(weights):
+            shared = self._shared(weight, squares, common, ctx.seed)
+            write_switch(work, names, weight.value, shared, switches=switches, index=index)
+
+        def switched(left_out: Collection[str]) -> dict[str, NDArray[np.bool_]]:
+            return {SWITCHES: np.array([not found & set(left_out) for found in readers])}
+
+        return Simulation(work, switched)
 
     def _weights(self, model: ir.Model, ctx: PassContext) -> Iterator[Weight]:
         """Yield the weights that are to be shared; the others are recorded in ``ctx``, with the reason."""

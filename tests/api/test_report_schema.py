@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "optimize {dense} --eval {eval} --dry-run",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
     "sensitivity": "sensitivity {dense} --calibration {calibration} --eval {eval} -o {report}",
+    "share": "share {dense} --bits 4 --eval {eval} -o {out}",
     "unpack": "unpack {packed} -o {out}",
 }
 OTHERS = {
@@ -35,12 +36,14 @@ OTHERS = {
     "inspect": "inspect {dense}",
     "optimize that delivers the original": "optimize {dense} --min-agreement 1 --min-sqnr 300 -o {out}",
     "sensitivity without data": "sensitivity {dense} -o {report}",
+    "share, bits chosen": "share {dense} --calibration {calibration} --eval {eval} -o {out}",
     "quantize, calibrated": "quantize {dense} --mode static --calibration {calibration} --dry-run",
 }
 FAILURES = {
     "optimize": "optimize {dense} --max-size 1kB -o {out} --report {report}",
     "quantize": "quantize {dense} --mode dynamic --max-size 1kB -o {out} --report {report}",
     "check": "check {dense} --baseline {resnet} --min-agreement 1 --report {report}",
+    "share": "share {dense} --bits 2 --max-size 1kB -o {out} --report {report}",
     "compare": "compare {dense} {resnet} --min-agreement 1 --report {report}",
 }
 

@@ -361,3 +361,18 @@ def test_settings_in_a_recipe() -> None:
     recipe = Recipe((Step("share-weights", {"bits": 3, "bits_of": {"conv 1": 5}, "exclude": ["a"]}),))
     again = Recipe.from_toml(recipe.to_toml())
     assert again.steps[0].make().config == recipe.steps[0].make().config
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_simulation_answers_like_the_rewritten_model(parse: Parse, name: str) -> None:
+    before, after, _, _ = share(model(parse, name), bits=3)
+    work = ShareWeights(ShareWeightsConfig(bits=3))
+    simulation = work.simulate(before, context())
+    assert simulation is not None
+    session, given = open_session(simulation.model), feed(before)
+    everything = session.run({**given, **simulation.switches(())})["y"]
+    np.testing.assert_allclose(everything, open_session(after).run(given)["y"], rtol=1e-4, atol=1e-5)
+    nothing = session.run({**given, **simulation.switches([u.name for u in work.units(before, context())])})["y"]
+    np.testing.assert_allclose(nothing, open_session(before).run(given)["y"], rtol=1e-4, atol=1e-5)
+    empty = load(parse("g (float[N] x) => (float[N] y) { y = Relu(x) }").SerializeToString())
+    assert work.simulate(empty, context()) is None

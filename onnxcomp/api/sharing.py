@@ -1,0 +1,339 @@
+"""``share``: weights that share values, with given bits or with bits chosen by sensitivity, verified by execution."""
+
+import dataclasses
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxcomp.api.bits import Choice, path, smallest_good
+from onnxcomp.api.common import (
+    Data,
+    check_images_used,
+    check_metric,
+    choose_task,
+    doubt,
+    make_up,
+    open_data,
+    size_on_disk,
+)
+from onnxcomp.data import Feed, ImageOptions
+from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
+from onnxcomp.facts import all_nodes, feature_outputs, is_quantized, opset, parameter_count
+from onnxcomp.model import load, open_session, save, size
+from onnxcomp.passbase import PassContext, Unit
+from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.recipe import Recipe, Step
+from onnxcomp.report import Written, now, versions
+from onnxcomp.report.sharing import ShareReport, TriedBits
+from onnxcomp.runtime import Session
+from onnxcomp.search import Judge, Progress, Quality, Task, cleanup, why_nothing
+from onnxcomp.target import Budget, Gates, get_target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["ShareResult", "share"]
+
+_PASS = "share-weights"
+_VERIFY_RUNS = 3
+_NOISE_RUNS = 8  # to tell how much noise each unit makes
+_COUNT_RUNS = 64  # of calibration samples, to tell what inputs count
+_CHOICES = {"kmeans": (1, 2, 4, 8), "entropy": tuple(quarter / 4 for quarter in range(4, 33))}
+_MEASURED = {"kmeans": 4.0, "entropy": 3.0}  # bits at which noise is measured
+_DEFAULT_DROP = 0.01
+_DEFAULT_SQNR = 20.0  # dB, without labels
+
+
+@dataclass(frozen=True, slots=True)
+class ShareResult:
+    """What `share` gives back.
+
+    Attributes:
+        model: The model, as it was loaded back from disk.
+        report: What was done and measured.
+    """
+
+    model: "ir.Model"
+    report: ShareReport
+
+    def save(self, path: str | os.PathLike[str]) -> ShareReport:
+        """Write the model atomically; return the report, which now also says what was written where.
+
+        Raises:
+            OutputError: The path can't be written.
+        """
+        save(self.model, path)
+        return dataclasses.replace(self.report, output=Written.at(path))
+
+
+def share(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    bits: str | float = "auto",
+    method: str | None = None,
+    granularity: str | None = None,
+    group_channels: int | None = None,
+    init: str | None = None,
+    calibration: Data | None = None,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    exclude: Sequence[str] = (),
+    gates: Gates | None = None,
+    batch: int = 1,
+    images: ImageOptions | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ShareResult:
+    """Clean up a model, let the weights of each layer share a few values, and measure what that changed.
+
+    Args:
+        model: A path, a serialized model, or a model in memory. It is not changed.
+        bits: Of each index, 1 to 8; ``auto``: chosen per weight, as few as the gates allow (``max_drop`` 0.01 where
+            there are labels and no gate is named, ``min_sqnr`` 20 dB where there are none).
+        method: ``kmeans``, or ``entropy``: for files that are packed afterwards; None: ``kmeans``.
+        granularity: ``tensor``, ``group`` or ``model``: what has a codebook of its own; None: ``tensor``.
+        group_channels: Output channels of a group; None: the pass's default.
+        init: Of k-means: ``exact``, ``linear``, ``density`` or ``random``; None: ``exact``.
+        calibration: Samples that tell how much each input of a layer counts; None: all count the same.
+        eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
+        metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        exclude: Names of nodes whose weights stay as they are.
+        gates: Bounds that the result must keep; None: it is returned as it is.
+        batch: Rows per run of an ``.npz`` of rows; images per run.
+        images: How the images of a folder become values of the model's input.
+        seed: For every random choice.
+        progress: Called with the stage and the share done.
+
+    Raises:
+        GateFailed: A gate is missed; it carries the report.
+        PassError: No weight can be shared, or the file would be larger.
+        OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable.
+    """
+    start = time.perf_counter()
+    show = progress or _silent
+    gates = gates or Gates()
+    number = _number(bits)
+    if isinstance(exclude, str):
+        raise UsageError("exclude is a list of names, not one text", hint="pass ['name']")
+    if gates.max_latency_ratio is not None:
+        raise UsageError("max-latency-ratio can't be checked: a runtime folds what sharing adds, it is not timed")
+    if number is None and granularity == "model":
+        raise UsageError("bits can't be chosen per weight where the model has one codebook", hint="--bits 4")
+    given: dict[str, Any] = {
+        "method": method,
+        "granularity": granularity,
+        "group_channels": group_channels,
+        "init": init,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings |= {"exclude": list(exclude)} if exclude else {}
+    settings |= {} if number is None else {"bits": number}
+    Step(_PASS, settings).make()
+    check_metric(metric)
+    loaded = load(model)
+    notes = ["the model is quantized already: integers are left as they are"] if is_quantized(loaded) else []
+    samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
+    check_images_used(images, samples, evaluation)
+    made_up = make_up(loaded, seed=seed, batch=batch) if samples is None and evaluation is None else None
+    task = choose_task(samples or made_up, evaluation, made_up, metric, max_drop=gates.max_drop, notes=notes)
+    if gates.max_drop is not None and task.metric is None:
+        raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
+    if number is None and gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
+        if task.metric is None:
+            gates = replace(gates, min_sqnr=_DEFAULT_SQNR)
+        else:
+            gates = replace(gates, max_drop=_DEFAULT_DROP)
+    quality_gates = replace(gates, max_size=None, max_size_ratio=None)  # the smallest model that keeps these is taken
+
+    counting = None if samples is None else samples.spread(_COUNT_RUNS)
+    ctx = PassContext(target=get_target("auto"), samples=counting, seed=seed)
+    show("verify", None)
+    verifier = Verifier(loaded, task.samples.spread(_VERIFY_RUNS))
+    base, clean_up = run_recipe(loaded, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None))
+    units = Step(_PASS, settings | {"exclude": []}).make().units(base, ctx)
+    Recipe((Step(_PASS, settings),)).check_excluded([name for unit in units for name in unit.nodes])
+    units = [unit for unit in units if not set(unit.nodes) & set(exclude)]
+    judge = Judge(open_session(loaded, threads=0), task, Budget(), features=feature_outputs(loaded))
+    original_size = size_on_disk(model, loaded)
+    work = _Work(loaded, base, ctx, verifier, judge, settings)
+    made = work.make({}) if number is not None else _chosen(work, units, task, quality_gates, show)
+    if made.size >= original_size:
+        raise PassError(
+            f"the file would not get smaller: {made.size} bytes of {original_size}",
+            hint="the weights are too few or too small to share values",
+        )
+    missed = work.missed(made, gates, original_size)
+    report = ShareReport(
+        model=str(model) if isinstance(model, str | os.PathLike) else "(in memory)",
+        settings=made.settings,
+        bits=made.settings.get("bits_of", {}),
+        tried=tuple(work.tried),
+        calibration=None if samples is None else samples.description,
+        evaluation=task.samples.description,
+        metric=task.metric_name,
+        gates=gates,
+        missed=tuple(missed),
+        seed=seed,
+        parameters=parameter_count(loaded),
+        opset=opset(loaded),
+        original_size=original_size,
+        size=made.size,
+        original_quality=judge.original,
+        quality=made.quality,
+        cleanup=tuple(clean_up),
+        passes=(made.done,),
+        recipe=recipe_of(made.model).to_toml(),
+        notes=tuple(filter(None, [*notes, doubt(judge.original.score, task)])),
+        seconds=time.perf_counter() - start,
+        versions=versions(),
+        created=now(),
+    )
+    if missed:
+        raise GateFailed("; ".join(missed), report=report)
+    return ShareResult(made.model, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A model with shared weights, loaded back from disk and judged."""
+
+    model: "ir.Model"
+    size: int
+    settings: Mapping[str, Any]
+    done: PassReport
+    quality: Quality
+
+
+class _Work:
+    """Makes models with shared weights, and judges them."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        original: "ir.Model",
+        base: "ir.Model",
+        ctx: PassContext,
+        verifier: Verifier,
+        judge: Judge,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.original, self.base, self.ctx = original, base, ctx
+        self.settings = dict(settings)
+        self.tried: list[TriedBits] = []
+        self._verifier, self._judge = verifier, judge
+
+    def make(self, bits_of: Mapping[str, float]) -> _Made:
+        """Share weights, save, load back and judge.
+
+        Raises:
+            PassError: No weight was shared.
+        """
+        settings = self.settings | ({"bits_of": dict(bits_of)} if bits_of else {})
+        shared, (done,) = run_recipe(self.base, Recipe((Step(_PASS, settings),)), self.ctx, self._verifier)
+        if not done.modified:
+            raise PassError(f"no weight can share values: {why_nothing(self.base, (done,))}")
+        with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+            file = Path(folder, "model.onnx")
+            save(shared, file)
+            loaded = load(file)
+            quality = self._judge.quality(Session(file, threads=0))
+        return _Made(loaded, size(loaded), settings, done, quality)
+
+    def missed(self, made: _Made, gates: Gates, original_size: int = 0) -> list[str]:
+        """Say which bounds a model misses."""
+        before, after = self._judge.original.score, made.quality.score
+        drop = None if before is None or after is None else before - after
+        return gates.missed(
+            drop=drop,
+            agreement=made.quality.agreement,
+            sqnr=made.quality.sqnr,
+            size=made.size,
+            original_size=original_size,
+        )
+
+
+def _chosen(work: _Work, units: Sequence[Unit], task: Task, gates: Gates, show: Progress) -> _Made:
+    """Return the smallest model that keeps the gates; the one with all bits where none does."""
+    method = str(work.settings.get("method", "kmeans"))
+    if not units:
+        return work.make({})  # which says why
+    show("sensitivity", None)
+    noise = _noise(work, units, task, _MEASURED[method])
+    candidates = path(noise, _elements(work.base, units), _CHOICES[method], measured=_MEASURED[method])
+    made: list[_Made] = []  # the last good one, and the last one
+
+    def good(candidate: Choice) -> bool:
+        show(f"judge {candidate.mean:.2f} bits", None)
+        found = work.make(candidate.bits)
+        objection = "; ".join(work.missed(found, gates)) or None
+        work.tried.append(TriedBits(candidate.mean, found.size, found.quality, objection))
+        made[:] = [found] if objection is None else [*made[:1], found]
+        return objection is None
+
+    best = smallest_good(candidates, good)
+    return made[-1 if best is None else 0]
+
+
+def _noise(work: _Work, units: Sequence[Unit], task: Task, bits: float) -> dict[str, float]:
+    """Measure what each unit alone adds to the outputs, noise power over signal power."""
+    step = Step(_PASS, work.settings | {"bits": int(bits) if bits == int(bits) else bits})
+    simulation = step.make().simulate(work.base, work.ctx)
+    assert simulation is not None
+    verifier = Verifier(work.original, task.samples.spread(_NOISE_RUNS))
+    session = open_session(simulation.model, threads=0)
+    found = {}
+    for unit in units:
+        others = {name for other in units if other is not unit for name in other.nodes} - set(unit.nodes)
+        try:
+            found[unit.name] = verifier.compare(_Switched(session, simulation.switches(others))).noise
+        except ModelError:  # an output is not finite any more
+            found[unit.name] = math.inf
+    return found
+
+
+class _Switched:
+    """A session whose switches are set."""
+
+    def __init__(self, session: Session, switches: Mapping[str, Any]) -> None:
+        self._session = session
+        self._switches = switches
+
+    def run(self, feed: Feed) -> dict[str, Any]:
+        return self._session.run({**feed, **self._switches})
+
+
+def _elements(model: "ir.Model", units: Sequence[Unit]) -> dict[str, int]:
+    """Count the weights of each unit."""
+    import onnx_ir as ir
+
+    work = model.clone()
+    found = {}
+    nodes = {str(node.name): node for node in all_nodes(work)}
+    for unit in units:
+        tensors = [ir.convenience.get_const_tensor(value) for value in nodes[unit.name].inputs if value is not None]
+        matrices = [t for t in tensors if t is not None and t.dtype.is_floating_point() and len(t.shape) > 1]
+        found[unit.name] = max(sum(int(tensor.size) for tensor in matrices), 1)
+    return found
+
+
+def _number(bits: str | float) -> float | None:
+    """Return a number of bits; None: they are chosen.
+
+    Raises:
+        UsageError: It is neither a number nor ``auto``.
+    """
+    if bits == "auto":
+        return None
+    try:
+        number = float(bits)
+    except (TypeError, ValueError) as err:
+        raise UsageError(f"bits must be a number from 1 to 8, or auto; got {bits!r}") from err
+    return int(number) if number.is_integer() else number
+
+
+def _silent(_stage: str, _share: float | None) -> None:
+    pass
