@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows: what a killed process left behind stays there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_folder", "check_output", "copy_file", "replacing"]
+__all__ = ["check_folder", "check_output", "copy_file", "is_folder", "replacing"]
 
 _TEMPORARY = ".tmp"
 _LONGEST = 100  # characters of the name that go into that of its temporary folder: together at most 255 bytes
@@ -69,6 +69,14 @@ def check_folder(path: Path, *, overwrite: bool) -> None:
     except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or err
         raise OutputError(f"cannot write to the folder {path}: {reason}", hint="name another folder") from err
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is that of a folder; what can't be looked at is none, and is refused where it is read."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, a NUL
+        return False
 
 
 @contextlib.contextmanager

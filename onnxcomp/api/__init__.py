@@ -6,6 +6,7 @@ from onnxcomp.api.checking import check
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
+from onnxcomp.api.many import optimize_many
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.packing import pack, session, unpack
 from onnxcomp.api.quantization import QuantizeResult, quantize
@@ -24,6 +25,7 @@ __all__ = [
     "doctor",
     "inspect",
     "optimize",
+    "optimize_many",
     "pack",
     "plan",
     "quantize",

@@ -1,4 +1,4 @@
-"""``onnxcomp optimize MODEL``."""
+"""``onnxcomp optimize MODEL...``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +16,28 @@ onnxcomp optimize model.onnx
 onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --metric top1 --max-drop 0.01
 
 onnxcomp optimize model.onnx --calibration calib/ --eval eval/ --metric metric.py:score --goal size --report run.json
+
+onnxcomp optimize models/ --calibration calib.npz --eval eval.npz -o small/
 """
 
 
 def command(
-    model: options.Model,
-    output: options.Output = None,
+    model: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="The exported ONNX model, or several, or folders of them. They are only read.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the result goes; of several models, or a folder of them: a folder.  [default: MODEL.opt.onnx]",
+        ),
+    ] = None,
     calibration: options.Calibration = None,
     statistics: options.StatisticsFile = None,
     evaluation: options.Evaluation = None,
@@ -74,15 +90,17 @@ def command(
     """Find the best model inside the budget, prove it by measurement, write it and report.
 
     Without data only what needs none is tried: clean-up, and dynamic INT8 where it measures faster and stays close.
-    When nothing is better, the result is the cleaned-up model, or a copy of the input.
+    When nothing is better, the result is the cleaned-up model, or a copy of the input. Several models are worked on one
+    after another, and one that fails does not stop the others: the exit code is then the largest of theirs.
     """
     from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
     from onnxcomp.customops import custom_operators
-    from onnxcomp.files import check_folder
-    from onnxcomp.target import Budget, Technique
+    from onnxcomp.errors import UsageError
+    from onnxcomp.files import check_folder, is_folder
+    from onnxcomp.target import Budget
     from onnxcomp.usercode import source_file
 
     budget = Budget(
@@ -93,62 +111,57 @@ def command(
         max_latency_ratio=max_latency_ratio,
     )
     images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    target_path = output or model.parent / f"{model.stem}.opt.onnx"
-    read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, recipe, metric) if name]
+    first, *others = model
+    many = bool(others) or is_folder(first)
+    if many and output is None:
+        raise UsageError("several models need a folder for their results", hint="--output FOLDER")
+    if many and dry_run:
+        raise UsageError("--dry-run looks at one model", hint="name one, and no folder")
+    target_path = None if many else output or first.parent / f"{first.stem}.opt.onnx"
+    read = [source_file(str(name)) for name in (*model, calibration, statistics, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
     if pareto is not None:
         check_folder(pareto, overwrite=overwrite)
 
-    from onnxcomp.api import optimize, plan
+    from onnxcomp.api import optimize, optimize_many, plan
+    from onnxcomp.api.many import OptimizeOptions
     from onnxcomp.recipe import Recipe
+    from onnxcomp.report import OptimizeManyReport, Report
 
-    passes = None if recipe is None else Recipe.read(recipe)
-    techniques: list[Technique] | None = [t.value for t in technique] if technique else None
+    settings = OptimizeOptions(
+        calibration=calibration,
+        statistics=statistics,
+        eval=evaluation,
+        metric=metric,
+        budget=budget,
+        goal=goal.value,
+        target=target,
+        recipe=None if recipe is None else Recipe.read(recipe),
+        techniques=[t.value for t in technique] if technique else None,
+        synthetic_calibration=synthetic,
+        threads=threads,
+        batch=batch,
+        images=images,
+        seed=seed,
+        time_budget=time_budget,
+    )
     if dry_run:
         with custom_operators(custom_ops or []):
-            planned = plan(
-                model,
-                calibration=calibration,
-                statistics=statistics,
-                eval=evaluation,
-                metric=metric,
-                budget=budget,
-                goal=goal.value,
-                target=target,
-                recipe=passes,
-                techniques=techniques,
-                synthetic_calibration=synthetic,
-                threads=threads,
-                batch=batch,
-                images=images,
-                seed=seed,
-                time_budget=time_budget,
-            )
+            planned = plan(first, **settings)
         deliver(planned, [], output_format, verbose=verbose, quiet=quiet)
         return
     failing = report_of_failure(report or [], output_format, verbose=verbose, quiet=quiet)
     with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
-        result = optimize(
-            model,
-            calibration=calibration,
-            statistics=statistics,
-            eval=evaluation,
-            metric=metric,
-            budget=budget,
-            goal=goal.value,
-            target=target,
-            recipe=passes,
-            techniques=techniques,
-            synthetic_calibration=synthetic,
-            threads=threads,
-            batch=batch,
-            images=images,
-            seed=seed,
-            time_budget=time_budget,
-            pareto=pareto,
-            work_dir=work_dir,
-            progress=progress,
-        )
-    written = result.save(target_path)
-    deliver(written, report or [], output_format, verbose=verbose, quiet=quiet)
+        if target_path is not None:
+            found: Report | OptimizeManyReport = optimize(
+                first, pareto=pareto, work_dir=work_dir, progress=progress, **settings
+            ).save(target_path)
+        else:
+            assert output is not None
+            found = optimize_many(
+                model, output, overwrite=overwrite, pareto=pareto, work_dir=work_dir, progress=progress, **settings
+            )
+    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
+    if isinstance(found, OptimizeManyReport):
+        found.check()

@@ -7,6 +7,7 @@ from onnxcomp.report.ci import annotations, junit_xml
 from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
+from onnxcomp.report.many import ModelResult, OptimizeManyReport
 from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.saved import Saved
@@ -27,6 +28,8 @@ __all__ = [
     "GateStatus",
     "GateUnit",
     "ModelBenchmark",
+    "ModelResult",
+    "OptimizeManyReport",
     "PackReport",
     "QuantizeReport",
     "Report",

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ COMMANDS = {
     "doctor": "doctor",
     "inspect": "inspect {dense} --nodes --quantization",
     "optimize": "optimize {dense} --eval {eval} -o {out}",
+    "optimize-many": "optimize {models} -o {folder}",
     "pack": "pack {dense} -o {out}",
     "plan": "optimize {dense} --eval {eval} --dry-run",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
@@ -65,6 +67,10 @@ def names(dense: Path, sample_models: Path, data: dict[str, Path], tmp_path: Pat
     paths["packed"] = tmp_path / "p.onnxz"
     onnxcomp.pack(dense, paths["packed"])
     paths["statistics"] = tmp_path / "s.npz"
+    paths["models"], paths["folder"] = tmp_path / "models", tmp_path / "many"
+    paths["models"].mkdir()
+    for name, model in (("dense", dense), ("resnet", resnet)):
+        shutil.copyfile(model, paths["models"] / f"{name}.onnx")
     return {name: str(path) for name, path in paths.items()}
 
 

@@ -33,10 +33,10 @@ class Bad(NamedTuple):
 TABLE: dict[str, Bad] = {
     # the path of the model
     "unknown technique": Bad("optimize m.onnx --technique magic", 2, "'magic' is not one of 'static', 'dynamic'"),
-    "no model": Bad("optimize", 2, "missing argument 'model'"),
+    "no model": Bad("optimize", 2, "missing argument 'MODEL...'"),
     "model missing": Bad("optimize missing.onnx", 2, "cannot read missing.onnx: No such file"),
     "model in a folder that is missing": Bad("optimize nowhere/m.onnx -o o.onnx", 2, "nowhere/m.onnx: No such file"),
-    "model is a folder": Bad("optimize folder.onnx", 2, "folder.onnx: it is a directory"),
+    "model is a folder": Bad("optimize folder.onnx -o out", 2, "folder.onnx: no .onnx file in this folder"),
     "model is a pipe": Bad("optimize pipe.onnx", 2, "pipe.onnx: it is not a regular file"),
     "model is the root": Bad("optimize / -o o.onnx", 2, "/: it is a directory"),
     "model is a ring of links": Bad("optimize ring.onnx -o o.onnx", 2, "ring.onnx: Too many levels"),
@@ -144,7 +144,7 @@ TABLE: dict[str, Bad] = {
     # options
     "unknown command": Bad("optimise m.onnx", 2, "no such command 'optimise'"),
     "unknown option": Bad("optimize m.onnx --turbo", 2, "no such option: --turbo"),
-    "one argument too many": Bad("optimize m.onnx rows.npz", 2, "unexpected extra argument"),
+    "one argument too many": Bad("quantize m.onnx rows.npz --mode dynamic", 2, "unexpected extra argument"),
     "option without its value": Bad("optimize m.onnx -o", 2, "'-o' requires an argument"),
     "flag with a value": Bad("optimize m.onnx --overwrite=yes", 2, "'--overwrite' does not take a value"),
     "unknown goal": Bad("optimize m.onnx --goal beauty", 2, "'--goal': 'beauty' is not one of 'latency'"),
