@@ -3,7 +3,7 @@
 A bit more or less is a factor of 4 in a weight's noise, so that what a unit adds to the outputs at any number of bits
 follows from what it adds at one. Noise of units adds up, nearly. For noise plus a price per bit the units are
 independent of each other: as the price rises, bits are taken where that adds least noise per bit saved (Shoham and
-Gersho 1988; Lin et al. 2016, section 3). That gives one path from all bits to few, along which a bisection judges models.
+Gersho 1988; Lin et al. 2016, section 3). That gives one path from all bits to few, and a bisection judges along it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
