@@ -1,16 +1,17 @@
 """From a cleaned-up model to candidates in memory."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from onnxcomp.measure import node_times
-from onnxcomp.model import fingerprint, size
+from onnxcomp.model import fingerprint, open_session, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
-from onnxcomp.search.candidates import ATTENTION, ROUNDED, Candidate, attended, retuned
+from onnxcomp.search.candidates import ATTENTION, ROUNDED, Candidate, attended, corrected, retuned
 from onnxcomp.search.memory import Memory
 from onnxcomp.search.polish import polish
 from onnxcomp.search.race import NO_SLOWER, Race
@@ -140,6 +141,30 @@ class Builder:
         found = self.build(retuned(candidate.result.name, candidate.recipe, rounded=rounded))
         for other in found:
             other.family, other.rescued = f"{candidate.family}{_added(candidate, other)}", candidate.rescued
+        return found
+
+    def correct(self, candidate: Built, race: Race, seconds: float) -> Built | None:
+        """Return a candidate with its biases corrected, or None: it has no layers for that, or it would take longer.
+
+        Args:
+            candidate: Statically quantized.
+            race: Knows what is timed.
+            seconds: That this may take: layers are corrected one after another, each with a session of its own.
+        """
+        wanted = corrected(candidate.result.name, candidate.recipe)
+        if not candidate.recipe.needs_calibration or self._ctx.samples is None:
+            return None
+        layers = sum(map(len, self._variants(candidate, self._verifier).units()))
+        begin = time.perf_counter()
+        session = open_session(candidate.model, threads=0, optimize=False)
+        opened = time.perf_counter()
+        session.run(race.feed)
+        once = time.perf_counter() - opened
+        if layers * (opened - begin + once * wanted.recipe.steps[-1].settings["runs"]) > seconds:
+            return None
+        (found,) = self.build([wanted]) or (None,)
+        if found is not None:
+            found.family, found.rescued = f"{candidate.family}{_added(candidate, found)}", True
         return found
 
     def rescue(

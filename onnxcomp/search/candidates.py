@@ -12,6 +12,7 @@ __all__ = [
     "Candidate",
     "attended",
     "cleanup",
+    "corrected",
     "prepared",
     "quantized",
     "retuned",
@@ -65,6 +66,8 @@ _INT4 = Step("quantize-weights", {"bits": 4})
 _INT8 = Step("quantize-weights")
 _FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
 _COMPUTED = Candidate("float16", Recipe((Step("convert-float16"),)))
+_EQUALIZE = Step("equalize")
+_CORRECT = Step("bias-correct", {"runs": 24})
 _OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
@@ -142,23 +145,32 @@ def attended(name: str, recipe: Recipe) -> Candidate:
 
 
 def retuned(name: str, recipe: Recipe, *, rounded: bool) -> list[Candidate]:
-    """Return a recipe with the other methods of calibration that are worth a try; none where it does not calibrate.
+    """Return a recipe with other weights and thresholds that are worth a try; none where it does not calibrate.
 
     Args:
         name: Of the candidate.
         recipe: Its own.
-        rounded: Whether all begin with weights that are rounded with respect to what their layers read.
+        rounded: Whether weights can be rounded with respect to what their layers read: that takes samples.
     """
     static = _STATIC.name
     if all(step.name != static for step in recipe.steps):
         return []
-    found = []
+    found = [Candidate(f"{name}, equalized", _with_exact(recipe, _EQUALIZE))]
     if rounded:
-        at = next(i for i, step in enumerate(recipe.steps) if step.name == static)  # behind the exact rewrites
-        whole = (*recipe.steps[:at], *ROUNDED.recipe.steps, *recipe.steps[at:])
-        name, recipe = f"{name}, {ROUNDED.name}", Recipe(whole)
+        name, recipe = f"{name}, {ROUNDED.name}", _with_exact(recipe, *ROUNDED.recipe.steps)
         found.append(Candidate(name, recipe))
     for method in _OTHER_METHODS:
         steps = (Step(s.name, {**s.settings, "method": method}) if s.name == static else s for s in recipe.steps)
         found.append(Candidate(f"{name}, {method}", Recipe(tuple(steps))))
     return found
+
+
+def corrected(name: str, recipe: Recipe) -> Candidate:
+    """Return a recipe that corrects biases at its end."""
+    return Candidate(f"{name}, bias-corrected", Recipe((*recipe.steps, _CORRECT)))
+
+
+def _with_exact(recipe: Recipe, *steps: Step) -> Recipe:
+    """Put steps before the static quantization, behind the exact rewrites: what they compare with has answers then."""
+    at = next(i for i, step in enumerate(recipe.steps) if step.name == _STATIC.name)
+    return Recipe((*recipe.steps[:at], *steps, *recipe.steps[at:]))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["optimize"]
 
 _VERIFY_RUNS = 3
+_CORRECTING = 0.1  # of the time budget: what correcting biases may take
 _NEAREST = 3  # candidates that are named where nothing keeps the budget
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
@@ -185,7 +186,15 @@ class _Optimizer:
         if sound:
             self._measure(sound)
             return retuned
-        rescued = self._rescue(min([candidate, *retuned], key=_loss), prover, builder)
+        best = min([candidate, *retuned], key=_loss)
+        corrected = None if self._late() else builder.correct(best, self._race, _CORRECTING * self._work.time_budget)
+        if corrected is not None:
+            retuned.append(corrected)
+            prover.judge(corrected)
+            if corrected.result.rejected is None:
+                self._measure([corrected])
+                return retuned
+        rescued = self._rescue(best, prover, builder)
         return retuned if rescued is None else [*retuned, rescued]
 
     def _rescue(self, candidate: Built, prover: Prover, builder: Builder) -> Built | None:

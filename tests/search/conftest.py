@@ -52,12 +52,15 @@ def chain(parse: Callable[..., Any], samples: Any) -> Callable[..., Chain]:
         rng = np.random.default_rng(0)
         weights = {f"w{i}": rng.normal(size=(WIDTH, WIDTH)) * np.sqrt(2 / WIDTH) for i in range(LAYERS)}
         for index in harmful:
-            weights[f"w{index - 1}"][:, 0] = 3000 * np.abs(weights[f"w{index - 1}"][:, 0])
+            if index:  # else the first channel of the inputs is to be large
+                weights[f"w{index - 1}"][:, 0] = 3000 * np.abs(weights[f"w{index - 1}"][:, 0])
             weights[f"w{index}"][0] /= 30_000
         layers = [f"[fc{i}] h{i} = MatMul(r{i}, w{i})  [act{i}] r{i + 1} = LeakyRelu(h{i})" for i in range(LAYERS)]
         text = f"g (float[N, {WIDTH}] r0) => (float[N, {WIDTH}] r{LAYERS}) {{ {' '.join(layers)} }}"
         model = load(parse(text, weights).SerializeToString())
         feeds = [{"r0": rng.normal(size=(16, WIDTH)).astype(np.float32)} for _ in range(4)]
+        for feed in feeds if 0 in harmful else ():
+            feed["r0"][:, 0] *= 3000
         data = samples(feeds)
         ctx = PassContext(get_target("cpu-x86-vnni"), samples=data, ranges=RangeStore(model, data))
         return Chain(model, feeds, ctx)

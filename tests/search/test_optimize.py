@@ -378,9 +378,10 @@ def test_progress(times: Any, data: Any, resnet: Path) -> None:
 def test_of_a_planted_layer_that_survives_no_8_bits_exactly_that_stays_float(
     chain: Callable[..., Any], times: Any, tmp_path: Path, technique: Any
 ) -> None:
-    """A channel before it is thousands of times the others, so that one scale for all leaves nothing of these."""
-    planted = chain(4)
+    """A channel of the input is thousands of times the others, so that one scale for all leaves nothing of these."""
+    planted = chain(0)
     x = np.random.default_rng(1).normal(size=(120, 64)).astype(np.float32)
+    x[:, 0] *= 3000
     np.savez(tmp_path / "c.npz", r0=x[:60])
     np.savez(tmp_path / "e.npz", r0=x[60:])
     times(other=0.5, cleanup=1.0)
@@ -389,9 +390,21 @@ def test_of_a_planted_layer_that_survives_no_8_bits_exactly_that_stays_float(
     outcome = result.report.outcome
     assert outcome.winner == f"{technique}, {1 if technique == 'dynamic' else 2} kept float"
     (step,) = (s for s in recipe_of(result.model).steps if s.name == f"quantize-{technique}")
-    assert step.settings["exclude"] == (["fc4"] if technique == "dynamic" else ["fc4", "act4"])
+    assert step.settings["exclude"] == (["fc0"] if technique == "dynamic" else ["fc0", "act0"])
     plain = next(c for c in outcome.candidates if c.name == technique)
     assert plain.rejected is not None
     assert outcome.quality.sqnr > 20 > plain.quality.sqnr
     floats = [node.name for node in result.model.graph if node.op_type == "MatMul"]
-    assert floats == ["fc4"] or technique == "static"
+    assert floats == ["fc0"] or technique == "static"
+
+
+def test_equalization_is_tried_before_nodes_stay_float(chain: Callable[..., Any], times: Any, tmp_path: Path) -> None:
+    planted = chain(4)
+    x = np.random.default_rng(1).normal(size=(120, 64)).astype(np.float32)
+    np.savez(tmp_path / "c.npz", r0=x[:60])
+    np.savez(tmp_path / "e.npz", r0=x[60:])
+    times(other=0.5, cleanup=1.0)
+    data = {"calibration": tmp_path / "c.npz", "eval": tmp_path / "e.npz"}
+    result = onnxcomp.optimize(planted.model, **data, techniques=["static"])
+    assert result.report.outcome.winner == "static, equalized"
+    assert "equalize" in [step.name for step in recipe_of(result.model).steps]
