@@ -61,7 +61,7 @@ class GateResult:
         if low > bound:
             return cls(name, "failed", "ratio", bound, *figures, reason=f"{told} is over {bound:g}")
         if high > bound:
-            reason = f"{told} holds the bound {bound:g} after the {seconds:g} s allowed: raise --seconds"
+            reason = f"{told} holds the bound {bound:g}: not decided within {seconds:g} s"
             return cls(name, "undecided", "ratio", bound, *figures, reason=reason)
         return cls(name, "passed", "ratio", bound, *figures)
 
@@ -82,7 +82,7 @@ class GateResult:
             case "ratio":
                 return f"{value:.3f}"
             case _:
-                return f"{value:.4f}"
+                return f"{round(value, 4) + 0.0:.4f}"  # never -0.0000
 
 
 @dataclass(frozen=True, slots=True)

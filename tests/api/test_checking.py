@@ -145,7 +145,7 @@ def test_a_close_call_is_timed_again_with_new_sessions(times: Times) -> None:
     times((0.81, 0.805, 0.815), (0.79, 0.785, 0.795), (0.8, 0.795, 0.805))
     (result,) = checked(Gates(max_latency_ratio=0.8)).results
     assert (result.status, result.value, result.low, result.high) == ("undecided", 0.8, 0.785, 0.815)
-    assert "the 30 s allowed" in result.reason
+    assert "holds the bound 0.8: not decided within 30 s" in result.reason
     times((0.5, 0.49, 0.51), (5, 5, 5))
     (result,) = checked(Gates(max_latency_ratio=0.8)).results
     assert (result.status, result.value) == ("passed", 0.5)
@@ -397,3 +397,9 @@ def test_a_container_counts_as_it_lies_on_disk(sample_models: Path, project: Pat
     onnxcomp.pack(sample_models / "lenet5" / "model.onnx", project / "packed.onnxz")
     report = onnxcomp.check("packed.onnxz", gates=Gates(max_size=10_000_000))
     assert report.size == (project / "packed.onnxz").stat().st_size
+
+
+@pytest.mark.usefixtures("project")
+def test_no_difference_has_no_sign() -> None:
+    report = onnxcomp.check("small.onnx", baseline="small.onnx", eval="eval.npz", gates=Gates(max_drop=0.1))
+    assert "-0.0000" not in report.render()
