@@ -1,0 +1,236 @@
+"""What the rules for operators write on: labels by tensor, what cuts weights, what reads channels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.passes.cleanup._graph import constant, is_constant
+
+from .atoms import Atoms, Labels, along, first
+
+__all__ = ["Kind", "Reader", "Role", "Slice", "Walk"]
+
+Role = Literal["out", "in", "parameter"]
+Kind = Literal["channel", "head", "dim", "unit"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """An axis of a constant that loses the positions of removed channels.
+
+    Attributes:
+        node: Name of the node that reads the constant.
+        input: Which of its inputs the constant is.
+        axis: Of the constant.
+        labels: A label per position, [size of the axis]; 0 stays.
+        role: ``out``: the rows of a weight that make the channels; ``in``: those that read them; ``parameter``: a bias,
+            a scale, a slope: one number per channel.
+    """
+
+    node: str
+    input: int
+    axis: int
+    labels: Labels
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """A node that sums over channels: without the removed ones it gives what it gives where they are 0.
+
+    Attributes:
+        node: Name.
+        input: Which of its inputs has the channels.
+        axis: Of that input, counted from the front.
+        labels: A label per position, [size of the axis]; 0 stays.
+    """
+
+    node: str
+    input: int
+    axis: int
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Follow:
+    """A constant beside an activation: it is cut where the tensor is."""
+
+    node: str
+    input: int
+    value: str
+    axes: Mapping[int, int]  # axis of the constant: axis of the tensor
+
+
+@dataclass(slots=True)
+class Walk:
+    """The state of one walk over a graph, in the order in which it runs.
+
+    Attributes:
+        shapes: Of every tensor in one run, by name.
+        dead: Nodes whose output channels are known to stay, with the reason; they get no atoms.
+        granularity: What attention is pruned by.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dead: Mapping[str, str]
+    granularity: Literal["head", "dim"] = "head"
+    atoms: Atoms = field(default_factory=Atoms)
+    labels: dict[str, Labels] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+    follows: list[_Follow] = field(default_factory=list)
+    kinds: list[tuple[Labels, Kind]] = field(default_factory=list)
+    made: dict[str, Labels] = field(default_factory=dict)  # by node: the atoms of its output channels
+    refused: dict[str, str] = field(default_factory=dict)  # nodes with weights that make no channels, and why
+
+    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        """Return the shape that a tensor had; a value that is no tensor has none: ()."""
+        return () if value is None else self.shapes.get(str(value.name), ())
+
+    def of(self, value: ir.Value | None) -> Labels:
+        """Return the labels of a tensor; nothing of what no rule has labelled can be removed."""
+        shape = self.shape(value)
+        known = None if value is None else self.labels.get(str(value.name))
+        return np.broadcast_to(np.zeros((), np.int32), shape) if known is None or known.shape != shape else known
+
+    def set(self, value: ir.Value, labels: Labels) -> None:
+        """Label a tensor."""
+        self.labels[str(value.name)] = np.broadcast_to(labels, self.shape(value))
+
+    def alive(self, value: ir.Value | None) -> bool:
+        """Say whether anything of a tensor may be removed."""
+        return self.atoms.alive(self.of(value))
+
+    def weight(self, node: ir.Node, index: int) -> np.ndarray | None:
+        """Return a constant input, None where it is absent or computed."""
+        return constant(node.inputs[index]) if index < len(node.inputs) else None
+
+    def fresh(self, node: ir.Node, count: int) -> Labels:
+        """Give the output channels of a node their atoms, [count]; 0 where they are known to stay."""
+        if str(node.name) in self.dead:
+            return np.zeros(count, np.int32)
+        self.made[str(node.name)] = found = self.atoms.fresh(count)
+        return found
+
+    def cut(self, node: ir.Node, index: int, axis: int, labels: Labels, role: Role) -> None:
+        """Let an axis of a constant input lose what is removed."""
+        self.slices.append(Slice(str(node.name), index, axis, labels, role))
+
+    def read(self, node: ir.Node, index: int, axis: int) -> Labels:
+        """Let a node sum over an axis of an input; return the labels along it, [size of the axis]."""
+        labels = self.of(node.inputs[index])
+        column = self.atoms.column(labels, axis, f"{node.op_type} {node.name} reads it whole")
+        self.readers.append(Reader(str(node.name), index, axis % labels.ndim, column))
+        return column
+
+    def freeze(self, node: ir.Node, reason: str) -> None:
+        """Let everything that a node reads stay."""
+        for value in node.inputs:
+            if value is not None and self.shape(value):
+                self.atoms.freeze(self.of(value), reason)
+
+    def settle(self, labels: Labels, axes: Sequence[int], reason: str) -> bool:
+        """Deal with a statistic over some axes, of which no part may go: say whether anything can go around it.
+
+        What changes along other axes too is tied along these, and goes with all that the statistic is taken of.
+        """
+        varying = set(self.atoms.vary(labels))
+        if varying and varying <= set(axes):
+            self.atoms.freeze(labels, reason)
+        elif varying & set(axes):
+            self.atoms.tie(labels, axes, reason)
+        return self.atoms.alive(labels)
+
+    def join(self, node: ir.Node, indices: Sequence[int], output: ir.Value) -> None:
+        """Join inputs position by position, broadcast to the shape of an output, and label that.
+
+        A constant is cut where the output is. An operand that does not change while the others do (the map of a spatial
+        attention) stays.
+        """
+        shape = self.shape(output)
+        constants, operands = [], []
+        for index in indices:
+            value = node.inputs[index]
+            if value is not None and is_constant(value):
+                constants.append(index)
+            elif value is not None:
+                labels = self.of(value)
+                operands.append(labels.reshape((1,) * (len(shape) - labels.ndim) + labels.shape))
+        self.set(output, self.combined(operands, shape, f"{node.op_type} {node.name} joins it with what must stay"))
+        for index in constants:
+            self.follow(node, index, output)
+
+    def follow(self, node: ir.Node, index: int, output: ir.Value, without: int | None = None) -> None:
+        """Cut a constant, whose axes are the last ones of a tensor, where the tensor is cut."""
+        size, offset = self.shape(node.inputs[index]), len(self.shape(output)) - len(self.shape(node.inputs[index]))
+        axes = {axis: axis + offset for axis in range(len(size)) if size[axis] > 1 and axis + offset != without}
+        if axes:
+            self.follows.append(_Follow(str(node.name), index, str(output.name), axes))
+
+    def combined(self, operands: list[Labels], shape: tuple[int, ...], reason: str) -> Labels:
+        """Join labels of the same rank as a shape, and return them in that shape; see `join`."""
+        live = [labels for labels in operands if self.atoms.alive(labels)]
+        if not live:
+            return np.zeros((), np.int32)
+        varying = [set(self.atoms.vary(labels)) for labels in live]
+        every = set().union(*varying)
+        steady = [
+            not own and any(labels.shape[axis] < shape[axis] for axis in every)
+            for labels, own in zip(live, varying, strict=True)
+        ]
+        for labels, still in zip(live, steady, strict=True):
+            if still:
+                self.atoms.freeze(labels, f"{reason}: one channel for all")
+        moving = [labels for labels, still in zip(live, steady, strict=True) if not still]
+        for labels in operands:
+            if not any(labels is other for other in live) and any(labels.shape[axis] > 1 for axis in every):
+                moving.append(labels)  # of what must stay
+        base = next(labels for labels in moving if any(labels is other for other in live))
+        result = np.broadcast_to(base, shape)
+        for labels in moving:
+            if labels is not base:
+                self.atoms.join(result, labels, reason)
+        return result
+
+    def factor(self, reason: str) -> None:
+        """Tie labels until those of each tensor change along one axis only: what is kept must be a product of axes.
+
+        The axis that leaves the most to choose from wins; of equal ones the last.
+        """
+        changed = True
+        while changed:
+            changed = False
+            for labels in self.labels.values():
+                varying = self.atoms.vary(labels)
+                if len(varying) < 2:
+                    continue
+                best = max(varying, key=lambda axis: (self._choices(labels, axis), axis))
+                self.atoms.column(labels, best, reason)
+                changed = True
+
+    def _choices(self, labels: Labels, axis: int) -> int:
+        """Count what could be chosen from if labels were a function of one axis."""
+        found = self.atoms.resolve(labels)
+        small = first(found, [other for other in range(found.ndim) if found.strides[other] == 0 and other != axis])
+        rows = np.moveaxis(small, axis, 0).reshape(small.shape[axis], -1)
+        trial = Atoms()
+        trial.fresh(int(rows.max()))
+        trial.column(rows, 0, "it must stay")
+        return int(np.unique(trial.resolve(along(rows, 0))).astype(bool).sum())
+
+    def finish(self, outputs: Sequence[ir.Value]) -> None:
+        """Close the walk: outputs stay, masks factor, constants follow."""
+        for value in outputs:
+            self.atoms.freeze(self.of(value), "it is an output of the model")
+        self.factor("it is laid out along several axes, parts of which must stay")
+        for item in self.follows:
+            labels = self.labels[item.value]
+            varying = self.atoms.vary(labels)
+            for axis, theirs in item.axes.items():
+                if theirs in varying:
+                    self.slices.append(Slice(item.node, item.input, axis, along(labels, theirs), "parameter"))
+
+
