@@ -54,6 +54,7 @@ class Target:
         quantized_bias: Whether kernels want the bias as int32; else it stays float.
         float_outputs: Operators whose integer kernels may give float: rounded only where integers read the result.
         float16: Whether float16 runs faster than float32.
+        channel_multiple: Numbers of channels that kernels like: multiples of this.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Target:
     quantized_bias: bool = True
     float_outputs: frozenset[str] = frozenset({"Gemm", "MatMul"})
     float16: bool = False
+    channel_multiple: int = 8
 
     @property
     def readable(self) -> bool:
@@ -121,7 +123,15 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
-            Target("cpu-x86-vnni", "x86 with AVX512-VNNI or AVX-VNNI", _CPU, True, _CPU_ROLES, _CPU_DYNAMIC),
+            Target(
+                "cpu-x86-vnni",
+                "x86 with AVX512-VNNI or AVX-VNNI",
+                _CPU,
+                True,
+                _CPU_ROLES,
+                _CPU_DYNAMIC,
+                channel_multiple=16,
+            ),
             Target("cpu-x86-avx2", "x86 without VNNI", _CPU, False, _CPU_ROLES, _CPU_DYNAMIC, reduce_range=True),
             Target(
                 "cpu-arm",

@@ -1,12 +1,12 @@
 """Channel groups: which channels of which layers can be removed together, found by executing labels.
 
 Take ``a = Conv(x); b = Relu(a); c = Reshape(b, [N, -1]); y = Gemm(c)`` with 2 channels of 3 positions. The convolution
-makes atoms 1 and 2; Relu and Reshape move them to ``c = [1 1 1 2 2 2]``; Gemm reads them: whoever removes channel 2 removes
-row 2 of the convolution and rows 3 to 5 of the matrix. No index map was written for it: Reshape was run on the labels, and
-so are transposes, slices, concatenations, shuffles of channels and splits into heads. What is added together, position by
-position, is joined, and goes together.
+makes atoms 1 and 2; Relu and Reshape move them to ``c = [1 1 1 2 2 2]``; Gemm reads them: whoever removes channel 2
+removes row 2 of the convolution and rows 3 to 5 of the matrix. No index map was written for it: Reshape was run on the
+labels, and so are transposes, slices, concatenations, shuffles of channels and splits into heads. What is added
+together, position by position, is joined, and goes together.
 
-A group is what shares layers: its channels can be chosen freely, all but one may go.
+A group is what the same layers make: its channels can be chosen freely, all but one may go.
 
 Source: the labels are this project's; the grouping is that of Fang et al. 2023 (DepGraph), section 3.
 """
@@ -29,9 +29,9 @@ from onnxcomp.passes.cleanup.fold_constants import FoldConstants
 from onnxcomp.passes.cleanup.identities import RemoveIdentities
 
 from .arithmetic import ARITHMETIC
-from .atoms import Atoms, Labels, components
+from .atoms import Atoms, Labels
 from .layers import LAYERS
-from .moves import MOVES
+from .moves import MOVES, slicing
 from .trace import inputs_for, shapes_of
 from .walk import Kind, Reader, Slice, Walk
 
@@ -48,7 +48,7 @@ class Group:
     """Channels of one or more layers that can be chosen from freely.
 
     Attributes:
-        name: Of the first node that makes them.
+        name: Of the first node that makes them; of several groups of one node the later ones end in #2, #3...
         kind: What a channel is: a channel, a whole attention head, the same dimension of all heads, a recurrent unit.
         labels: What stands for each channel wherever labels are given, [channels].
         producers: Axes of weights that make the channels (role ``out``).
@@ -190,7 +190,7 @@ _ELSEWHERE = frozenset({"FastGelu", "Gelu", "QuickGelu", "SimplifiedLayerNormali
 
 
 def _sizes(walk: Walk, node: ir.Node) -> None:
-    """Let stay what a size is computed with: shapes that movement operators take are made anew, other values are not."""
+    """Let stay what a size is computed with: shapes that operators take are made anew, other values are not."""
     if node.op_type not in ("Shape", "Size") or not walk.alive(node.inputs[0]):
         return
     labels = walk.of(node.inputs[0])
@@ -203,8 +203,6 @@ def _sizes(walk: Walk, node: ir.Node) -> None:
 
 def _picked(node: ir.Node, index: int, rank: int) -> set[int] | None:
     """Return the entries of a shape that a node takes; None: all, or nobody knows."""
-    from .moves import slicing
-
     if node.op_type == "Gather" and index == 0 and (taken := node.inputs[1]) is not None:
         tensor = ir.convenience.get_const_tensor(taken)
         return None if tensor is None else {int(k) % rank for k in tensor.numpy().reshape(-1)}
@@ -221,20 +219,23 @@ def _collect(walk: Walk, frozen: dict[str, str], order: Sequence[str]) -> Channe
     readers = [
         Reader(r.node, r.input, r.axis, labels) for r in walk.readers if (labels := atoms.resolve(r.labels)).any()
     ]
-    labels = {name: atoms.resolve(array) for name, array in walk.labels.items()}
+    tensors = {name: atoms.resolve(array) for name, array in walk.labels.items()}
     producers = [item for item in slices if item.role == "out"]
     kinds = {int(label): kind for array, kind in walk.kinds for label in np.unique(atoms.resolve(array)) if label}
-    groups = []
-    for members in _connected(producers):
+    groups: list[Group] = []
+    taken: dict[str, int] = {}
+    for members in _alike(producers):
         mine = [item for item in slices if np.isin(item.labels, members).any()]
         by_role = {role: tuple(item for item in mine if item.role == role) for role in ("out", "parameter", "in")}
         made = by_role["out"]
         if members.size < 2:
             frozen.setdefault(made[0].node, "it has one channel, or all of them go together")
             continue
+        taken[made[0].node] = taken.get(made[0].node, 0) + 1
+        name = made[0].node if taken[made[0].node] == 1 else f"{made[0].node}#{taken[made[0].node]}"
         groups.append(
             Group(
-                made[0].node,
+                name,
                 kinds.get(int(members[0]), "channel"),
                 members,
                 made,
@@ -244,31 +245,24 @@ def _collect(walk: Walk, frozen: dict[str, str], order: Sequence[str]) -> Channe
             )
         )
     rank = {name: position for position, name in enumerate(order)}
-    groups.sort(key=lambda group: rank[group.name])
+    groups.sort(key=lambda group: rank[group.producers[0].node])
     grouped = {item.node for group in groups for item in group.producers}
     kept = {name: why for name, why in (frozen | walk.refused).items() if name not in grouped}
-    return Channels(
-        tuple(groups), labels, tuple(slices), tuple(readers), kept, walk.shapes, int(atoms.fresh(1)[0])
-    )
+    return Channels(tuple(groups), tensors, tuple(slices), tuple(readers), kept, walk.shapes, int(atoms.fresh(1)[0]))
 
 
 def _resolved(atoms: Atoms, item: Slice) -> Slice:
     return Slice(item.node, item.input, item.axis, atoms.resolve(item.labels), item.role)
 
 
-def _connected(producers: Iterable[Slice]) -> list[np.ndarray]:
-    """Return the labels of each group in the order of its first layer: labels are connected by layers that make both."""
-    pairs, order = [], []
+def _alike(producers: Iterable[Slice]) -> list[np.ndarray]:
+    """Return the labels of each group in the order of its first layer: those that the same layers make."""
+    makers: dict[int, dict[tuple[str, int, int], None]] = {}
     for item in producers:
-        found = item.labels[item.labels > 0]
-        order.append(found)
-        pairs.append(np.stack([found, np.full(found.size, found[0])]))
-    if not pairs:
-        return []
-    a, b = np.concatenate(pairs, axis=1)
-    nodes, lowest = components(a, b)
-    lookup = dict(zip(nodes.tolist(), lowest.tolist(), strict=True))
-    groups: dict[int, dict[int, None]] = {}
-    for label in np.concatenate(order).tolist():
-        groups.setdefault(lookup[label], {})[label] = None
+        for label in np.unique(item.labels[item.labels > 0]).tolist():
+            makers.setdefault(label, {})[item.node, item.input, item.axis] = None
+    order = [label for item in producers for label in item.labels.tolist() if label]
+    groups: dict[frozenset[tuple[str, int, int]], dict[int, None]] = {}
+    for label in order:
+        groups.setdefault(frozenset(makers[label]), {})[label] = None
     return [np.array(list(members), np.int32) for members in groups.values()]

@@ -11,9 +11,10 @@ from onnxcomp.passes.cleanup._graph import int_attribute, is_constant
 from .atoms import Labels, along, first, spread
 from .walk import Reader, Walk
 
-__all__ = ["LAYERS", "embedding"]
+__all__ = ["LAYERS", "RECURRENT", "embedding"]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+RECURRENT = tuple(_GATES)
 
 
 def _conv(walk: Walk, node: ir.Node) -> None:
@@ -40,9 +41,7 @@ def _conv_transpose(walk: Walk, node: ir.Node) -> None:
         walk.cut(node, 2, 0, made, "parameter")
 
 
-def _grouped(
-    walk: Walk, node: ir.Node, *, groups: int, inputs: int, outputs: int, axes: tuple[int, int]
-) -> Labels:
+def _grouped(walk: Walk, node: ir.Node, *, groups: int, inputs: int, outputs: int, axes: tuple[int, int]) -> Labels:
     """Label a convolution, [out]: of groups each keeps the same positions, so that all keep the same number.
 
     Args:
@@ -58,9 +57,9 @@ def _grouped(
         column = walk.atoms.column(walk.of(node.inputs[0]), 1, "positions of one channel differ")
         made = np.repeat(column, outputs)
         if axes[0] == 0:
-            walk.cut(node, 1, 0, made, "parameter")
+            walk.cut(node, 1, 0, made, "out")
         else:
-            walk.cut(node, 1, axes[1], column, "parameter")
+            walk.cut(node, 1, axes[1], column, "out")
     elif groups > 1:
         column = walk.read(node, 0, 1)
         made = walk.fresh(node, groups * outputs)
@@ -131,8 +130,9 @@ def _linear(
     matrix = walk.shape(node.inputs[weight])
     batched = [k for k in range(len(matrix) - 2) if matrix[k] > 1]
     if varying and axis not in varying:
-        walk.set(node.outputs[0], first(labels, [axis]) if len(labels.shape) == len(shape) else np.int32(0))
-        if len(labels.shape) != len(shape):
+        if labels.ndim == len(shape):
+            walk.set(node.outputs[0], first(labels, [axis]))
+        else:
             walk.atoms.freeze(labels, f"{node.name} repeats it")
         walk.refused[str(node.name)] = "its input is pruned along another axis"
         if batched:
@@ -229,7 +229,8 @@ def _state(walk: Walk, node: ir.Node, index: int, units: Labels) -> None:
         return
     producer, shape = value.producer(), walk.shape(value)
     if producer is not None and producer.op_type in ("ConstantOfShape", "Expand") and not walk.alive(value):
-        if {use.node for use in value.uses()} == {node} and (producer.op_type != "Expand" or _is_number(producer)):
+        alone = {use.node for use in value.uses()} == {node}
+        if alone and (producer.op_type != "Expand" or _is_number(producer)):
             walk.set(value, spread(units, 2, shape))
             return
     walk.atoms.join(walk.of(value), spread(units, 2, shape), "its state is an input of the model, or computed")

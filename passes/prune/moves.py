@@ -179,5 +179,3 @@ MOVES: Mapping[str, _Rule] = MappingProxyType(
         "Transpose": _transpose,
     }
 )  # fmt: skip
-
-

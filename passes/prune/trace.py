@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.data import Feed, Samples, SyntheticSamples
+from onnxcomp.data import Feed, Samples, synthetic
 from onnxcomp.errors import DataError, ModelError, PassError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.model import infer_shapes, open_session
@@ -60,8 +60,6 @@ def _candidates(model: ir.Model, samples: Samples | None, seed: int) -> Iterator
     for size in _SIZES:
         for positive in (False, True):
             try:
-                yield from SyntheticSamples(
-                    specs, count=1, seed=seed, batch=1, bounds=bounds, size=size, positive=positive
-                )
+                yield from synthetic(specs, count=1, seed=seed, bounds=bounds, size=size, positive=positive)
             except DataError:
                 return  # nobody can make up such inputs, of whatever size

@@ -232,5 +232,3 @@ class Walk:
             for axis, theirs in item.axes.items():
                 if theirs in varying:
                     self.slices.append(Slice(item.node, item.input, axis, along(labels, theirs), "parameter"))
-
-
