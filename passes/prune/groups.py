@@ -32,6 +32,7 @@ from .arithmetic import ARITHMETIC
 from .atoms import Atoms, Labels
 from .layers import LAYERS
 from .moves import MOVES, slicing
+from .sizes import says_a_size
 from .trace import inputs_for, shapes_of
 from .walk import Kind, Reader, Slice, Walk
 
@@ -160,6 +161,9 @@ def discover(
         walk = Walk(shapes, dict(frozen), granularity)
         for node in model.graph:
             _visit(walk, node, model.graph)
+        for node in model.graph:  # last, since by now it is known along which axes channels lie
+            if node.op_type in ("Shape", "Size") and onnx_domain(node):
+                _sizes(walk, node)
         walk.finish(model.graph.outputs)
         found = {
             name: walk.atoms.reason(int(made[0])) or "it must stay"
@@ -176,7 +180,7 @@ def _visit(walk: Walk, node: ir.Node, graph: ir.Graph) -> None:
     rule = _RULES.get(node.op_type) if onnx_domain(node) or node.op_type in _ELSEWHERE else None
     known = all(str(v.name) in walk.shapes for v in (*node.inputs, node.outputs[0]) if v is not None and v.name)
     if node.op_type in _FREE and onnx_domain(node):
-        _sizes(walk, node)
+        pass
     elif rule is None or not known:
         walk.freeze(node, f"{node.op_type} {node.name} is not understood" if rule is None else "a shape is not known")
     else:
@@ -191,11 +195,13 @@ _ELSEWHERE = frozenset({"FastGelu", "Gelu", "QuickGelu", "SimplifiedLayerNormali
 
 def _sizes(walk: Walk, node: ir.Node) -> None:
     """Let stay what a size is computed with: shapes that operators take are made anew, other values are not."""
-    if node.op_type not in ("Shape", "Size") or not walk.alive(node.inputs[0]):
+    if not walk.alive(node.inputs[0]):
         return
     labels = walk.of(node.inputs[0])
     varying = set(walk.atoms.vary(labels))
     for use in node.outputs[0].uses():
+        if says_a_size(use.node, use.idx):
+            continue
         picked = _picked(use.node, use.idx, labels.ndim) if node.op_type == "Shape" else None
         if picked is None or picked & varying:
             walk.atoms.freeze(labels, "its size is used in arithmetic")

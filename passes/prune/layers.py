@@ -230,15 +230,12 @@ def _state(walk: Walk, node: ir.Node, index: int, units: Labels) -> None:
     producer, shape = value.producer(), walk.shape(value)
     if producer is not None and producer.op_type in ("ConstantOfShape", "Expand") and not walk.alive(value):
         alone = {use.node for use in value.uses()} == {node}
-        if alone and (producer.op_type != "Expand" or _is_number(producer)):
+        if alone and (producer.op_type != "Expand" or is_constant(producer.inputs[0])):
             walk.set(value, spread(units, 2, shape))
+            if producer.op_type == "Expand":
+                walk.follow(producer, 0, value)
             return
     walk.atoms.join(walk.of(value), spread(units, 2, shape), "its state is an input of the model, or computed")
-
-
-def _is_number(node: ir.Node) -> bool:
-    value = node.inputs[0]
-    return value is not None and value.const_value is not None and value.const_value.size == 1
 
 
 def embedding(walk: Walk, node: ir.Node) -> bool:

@@ -14,11 +14,12 @@ from onnxcomp.passes.cleanup._graph import Names, constant, int_attribute, ints_
 
 from .moves import slicing
 
-__all__ = ["Sized", "rewrite_sizes"]
+__all__ = ["Sized", "rewrite_sizes", "says_a_size"]
 
 _SHAPED = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 _FORWARD = ("Cast", "Identity", "Squeeze", "Unsqueeze")
 _END = 2**31
+_ARITHMETIC = frozenset({"Add", "Concat", "Div", "Gather", "Mul", "Slice", "Sub"})  # that sizes are computed with
 
 
 class Sized:
@@ -49,6 +50,29 @@ class Sized:
     def changed(self, value: ir.Value | None) -> bool:
         """Say whether a tensor lost something."""
         return value is not None and bool(value.name) and self.new(value) != self.shape(str(value.name))
+
+
+def says_a_size(node: ir.Node, index: int) -> bool:
+    """Say whether what a node reads, a number computed from sizes, ends as a size and as nothing else.
+
+    Such numbers follow when the model runs: ``Reshape(x, Concat(batch, 2, channels / 2))``.
+
+    Args:
+        node: That reads it.
+        index: As which of its inputs.
+    """
+    if node.op_type == "Resize":
+        return index == 3
+    if node.op_type in _SHAPED:
+        return index == _SHAPED[node.op_type]
+    if node.op_type in ("Gather", "Slice") and index > 0:
+        return False
+    if node.op_type == "Cast":
+        integer = int_attribute(node, "to", 0) in (ir.DataType.INT32, ir.DataType.INT64)
+    else:
+        integer = node.op_type in _ARITHMETIC or node.op_type in _FORWARD
+    output = node.outputs[0]
+    return integer and not output.is_graph_output() and all(says_a_size(use.node, use.idx) for use in output.uses())
 
 
 def rewrite_sizes(node: ir.Node, sized: Sized, names: Names) -> None:

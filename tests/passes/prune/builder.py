@@ -115,7 +115,8 @@ class Net:
         node = helper.make_node(kind, inputs, outputs, name=name, **attributes)
         self._nodes.append(node)
         if shape is not None:
-            self._types[outputs[0]] = helper.make_tensor_type_proto(self._types[inputs[0]].tensor_type.elem_type, shape)
+            made = TensorProto.FLOAT if kind == "ConstantOfShape" else self._types[inputs[0]].tensor_type.elem_type
+            self._types[outputs[0]] = helper.make_tensor_type_proto(made, shape)
             return outputs
         types = {x: self._types[x] for x in inputs if x}
         data = {x: self._data[x] for x in inputs if x in self._data}

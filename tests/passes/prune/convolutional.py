@@ -184,10 +184,10 @@ CONVOLUTIONAL = {
         {"fc": OUTPUT},
         (0.48, 0.27),
     ),
-    # the channels before and behind a grouped convolution: as many of each of its groups
+    # a unit of what a grouped convolution reads or makes is one channel of each of its groups
     "resnext": Architecture(
         resnext,
-        _BOTTLENECKS | {f"{b}.conv{i}": 32 if b == "2a" else 16 for b in ("1a", "1b", "2a") for i in (1, 2)},
+        _BOTTLENECKS | {f"{b}.conv{i}": 8 if b == "2a" else 4 for b in ("1a", "1b", "2a") for i in (1, 2)},
         {"fc": OUTPUT},
         (0.58, 0.27),
     ),

@@ -90,13 +90,15 @@ def _recurrent(net: Net, kind: str, name: str, x: str, hidden: int, *, both: boo
     ]
     states = [""]
     if net.style.chains:  # states of zeros, as large as the batch
-        zeros = net.const(np.zeros((ways, 1, hidden), np.float32))
         sizes = net.op("Concat", *(net.const(np.array([ways])), net.size(x, 1), net.const(np.array([hidden]))), axis=0)
-        start = net.op("Expand", zeros, sizes, shape=(ways, BATCH, hidden))
+        if kind == "LSTM":
+            start = net.op("ConstantOfShape", sizes, shape=(ways, BATCH, hidden))
+        else:
+            start = net.op("Expand", net.const(np.zeros((ways, 1, hidden))), sizes, shape=(ways, BATCH, hidden))
         states = ["", *[start] * (1 + (kind == "LSTM"))]
     elif not net.style.dynamic:
-        start = net.normal(f"{name}.start", ways, BATCH, hidden, gain=0.1)
-        states = ["", *[start] * (1 + (kind == "LSTM"))]
+        shape, kinds = (ways, BATCH, hidden), "hc" if kind == "LSTM" else "h"
+        states = ["", *(net.normal(f"{name}.{state}0", *shape, gain=0.1) for state in kinds)]
     options = {"linear_before_reset": 1} if kind == "GRU" else {}
     direction = "bidirectional" if both else "forward"
     y = net.outs(kind, x, *weights, *states, count=2, name=name, hidden_size=hidden, direction=direction, **options)[0]
