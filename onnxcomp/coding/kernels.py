@@ -54,27 +54,22 @@ def _huffman_decode(data, starts, table, out):  # type: ignore[no-untyped-def]
             starts[lane] = at + (entry >> 8)
 
 
-def _rans_decode(words, states, table, row_levels, column_levels, top, starts, bases, row, column, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _rans_decode(words, states, table, classes, out):  # type: ignore[no-untyped-def]
     """Decode lanes in turns; return how many words that took. ``words`` ends with one that is not read.
 
-    The first symbol is in this row and column; ``starts`` and ``bases`` are the layout of the classes.
+    ``classes`` are those of the symbols, or empty.
     """
     last = len(words) - 1
     lanes = len(states)
     count = len(out)
-    columns = starts[row + 1] - starts[row]
+    several = len(classes) > 0
     used = 0
     for base in range(0, count, lanes):
         for lane in range(min(lanes, count - base)):
             state = np.int64(states[lane])
             slot = state & 4095
-            if top:
-                slot |= min(np.int64(row_levels[row]) + np.int64(column_levels[bases[row] + column]), top) << 12
-                column += 1
-                if column == columns:
-                    column = 0
-                    row = min(row + 1, len(bases) - 1)
-                    columns = starts[row + 1] - starts[row]
+            if several:
+                slot |= np.int64(classes[base + lane]) << 12
             entry = np.int64(table[slot])
             out[base + lane] = entry & 255
             grown = (((entry >> 8) & 4095) + 1) * (state >> 12) + (entry >> 20)

@@ -60,14 +60,6 @@ class Classes:
             begin, row, column = begin + rows * columns, row + rows, column + columns
         return found
 
-    def layout(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return of each row where its first symbol is, and where its matrix's column levels begin; int64."""
-        if self.top == 0:
-            return np.zeros(2, np.int64), np.zeros(1, np.int64)
-        rows, columns = (np.array(sizes, np.int64) for sizes in zip(*self.shapes, strict=True))
-        starts = np.concatenate([[0], np.cumsum(np.repeat(columns, rows))])
-        return starts, np.repeat(np.cumsum(columns) - columns, rows)
-
 
 ONE_CLASS = Classes((), np.zeros(0, np.uint8), np.zeros(0, np.uint8), 0)
 
@@ -200,24 +192,21 @@ def decode(
     table = _table(frequencies)
     out = np.empty(sum(counts), np.uint8)
     firsts = [0, *np.cumsum(counts)[:-1].tolist()]
-    starts, bases = classes.layout()
     fast = kernels()
 
     def one(chunk: bytes, first: int, count: int) -> None:
         if len(chunk) < 4 * lanes or len(chunk) % 2:
             raise CodingError("a rANS chunk is cut short")
-        states = np.frombuffer(chunk, "<u4", lanes).astype(np.int64)
+        states = np.frombuffer(chunk, "<u4", lanes).astype(np.uint32)
         words = np.frombuffer(chunk[4 * lanes :] + bytes(2), "<u2")
         if states.min() < _LOWEST:
             raise CodingError("a state of a rANS chunk is too small")
         part = out[first : first + count]
+        by_symbol = classes.part(first, count) if classes.top else np.empty(0, np.uint8)
         if fast is not None:
-            row = int(np.searchsorted(starts, first, "right")) - 1
-            at = first - int(starts[row])
-            levels = (classes.rows, classes.columns, classes.top)
-            used = fast.rans_decode(words, states, table, *levels, starts, bases, row, at, part)
+            used = fast.rans_decode(words, states, table, by_symbol, part)
         else:
-            used = _decode(words, states, table, classes.part(first, count) if classes.top else None, part)
+            used = _decode(words, states, table, by_symbol, part)
         if used != len(words) - 1 or (states != _LOWEST).any():
             raise CodingError("a rANS chunk does not end where its symbols do")
 
@@ -233,26 +222,28 @@ def _table(frequencies: np.ndarray) -> np.ndarray:
         symbols = np.repeat(np.arange(256), row)
         starts = np.cumsum(row) - row
         tables.append(symbols | (row[symbols] - 1) << 8 | (slots - starts[symbols]) << 20)
-    return np.concatenate(tables).astype(np.int64)
+    return np.concatenate(tables).astype(np.uint32)
 
 
-def _decode(
-    words: np.ndarray, states: np.ndarray, table: np.ndarray, by_symbol: np.ndarray | None, out: np.ndarray
-) -> int:
+def _decode(words: np.ndarray, states: np.ndarray, table: np.ndarray, by_symbol: np.ndarray, out: np.ndarray) -> int:
     """Decode a symbol of every lane at a time; return how many words that took."""
     lanes, used, last = len(states), 0, len(words) - 1
-    wide = words.astype(np.int64)
+    wide = words.astype(np.uint32)
+    tables = by_symbol.astype(np.intp) << BITS
     for base in range(0, len(out), lanes):
         active = states[: len(out) - base]
-        slot = active & 4095
-        if by_symbol is not None:
-            slot |= by_symbol[base : base + len(active)].astype(np.int64) << BITS
+        slot = (active & 4095).astype(np.intp)
+        if tables.size:
+            slot |= tables[base : base + len(active)]
         entry = table.take(slot)
-        out[base : base + lanes] = entry & 255
-        active[:] = ((entry >> 8 & 4095) + 1) * (active >> BITS) + (entry >> 20)
-        small = np.flatnonzero(active < _LOWEST)
-        if used + len(small) > last:
+        out[base : base + lanes] = entry
+        active >>= BITS
+        active *= (entry >> 8 & 4095) + 1
+        active += entry >> 20
+        small = (active < _LOWEST).nonzero()[0]
+        following = used + small.size
+        if following > last:
             return -1  # more than there are: the chunk is damaged
-        active[small] = active[small] << 16 | wide[used : used + len(small)]
-        used += len(small)
+        active[small] = active[small] << 16 | wide[used:following]
+        used = following
     return used
