@@ -55,16 +55,18 @@ def _huffman_decode(data, starts, table, out):  # type: ignore[no-untyped-def]
 
 
 def _rans_decode(words, states, table, classes, out):  # type: ignore[no-untyped-def]
-    """Decode lanes in turns; return how many words that took. ``words`` ends with one that is not read.
+    """Decode lanes in turns; return how many words that took, or -1 where there are too few.
 
-    ``classes`` are those of the symbols, or empty.
+    ``words`` ends with as many that are not read as there are lanes; ``classes`` are those of the symbols, or empty.
     """
-    last = len(words) - 1
     lanes = len(states)
+    last = len(words) - lanes
     count = len(out)
     several = len(classes) > 0
     used = 0
     for base in range(0, count, lanes):
+        if used > last:
+            return -1
         for lane in range(min(lanes, count - base)):
             state = np.int64(states[lane])
             slot = state & 4095
@@ -74,7 +76,7 @@ def _rans_decode(words, states, table, classes, out):  # type: ignore[no-untyped
             out[base + lane] = entry & 255
             grown = (((entry >> 8) & 4095) + 1) * (state >> 12) + (entry >> 20)
             small = grown < 65536
-            word = np.int64(words[min(used, last)])
+            word = np.int64(words[used])
             states[lane] = (grown << 16) | word if small else grown
             used += int(small)
     return used

@@ -198,7 +198,7 @@ def decode(
         if len(chunk) < 4 * lanes or len(chunk) % 2:
             raise CodingError("a rANS chunk is cut short")
         states = np.frombuffer(chunk, "<u4", lanes).astype(np.uint32)
-        words = np.frombuffer(chunk[4 * lanes :] + bytes(2), "<u2")
+        words = np.frombuffer(chunk[4 * lanes :] + bytes(2 * lanes), "<u2")  # filled up for one turn too many
         if states.min() < _LOWEST:
             raise CodingError("a state of a rANS chunk is too small")
         part = out[first : first + count]
@@ -207,7 +207,7 @@ def decode(
             used = fast.rans_decode(words, states, table, by_symbol, part)
         else:
             used = _decode(words, states, table, by_symbol, part)
-        if used != len(words) - 1 or (states != _LOWEST).any():
+        if used != len(words) - lanes or (states != _LOWEST).any():
             raise CodingError("a rANS chunk does not end where its symbols do")
 
     list(each(one, chunks, firsts, counts))
@@ -227,7 +227,7 @@ def _table(frequencies: np.ndarray) -> np.ndarray:
 
 def _decode(words: np.ndarray, states: np.ndarray, table: np.ndarray, by_symbol: np.ndarray, out: np.ndarray) -> int:
     """Decode a symbol of every lane at a time; return how many words that took."""
-    lanes, used, last = len(states), 0, len(words) - 1
+    lanes, used, last = len(states), 0, len(words) - len(states)
     wide = words.astype(np.uint32)
     tables = by_symbol.astype(np.intp) << BITS
     for base in range(0, len(out), lanes):
