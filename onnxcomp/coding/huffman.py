@@ -111,7 +111,7 @@ def encode(symbols: np.ndarray, lengths: np.ndarray, lanes: int) -> bytes:
 
 
 def decode(
-    chunks: Sequence[bytes], counts: Sequence[int], lengths: np.ndarray, lanes: int, *, each: Each = map
+    chunks: Sequence[bytes | memoryview], counts: Sequence[int], lengths: np.ndarray, lanes: int, *, each: Each = map
 ) -> np.ndarray:
     """Decode chunks.
 
@@ -152,14 +152,14 @@ def decode(
     return out
 
 
-def _lanes(chunk: bytes, lanes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lanes(chunk: bytes | memoryview, lanes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a chunk's data (padded), and the first bit and the last byte of each lane."""
     if len(chunk) < 2 * lanes:
         raise CodingError("a Huffman chunk is cut short")
     sizes = np.frombuffer(chunk, "<u2", lanes).astype(np.int64)
     if int(sizes.sum()) != len(chunk) - 2 * lanes:
         raise CodingError("the lanes of a Huffman chunk are not as long as it is")
-    data = np.frombuffer(chunk[2 * lanes :] + bytes(3), np.uint8)
+    data = np.frombuffer(bytes(chunk[2 * lanes :]) + bytes(3), np.uint8)
     ends = np.cumsum(sizes)
     return data, (ends - sizes) * 8, ends
 

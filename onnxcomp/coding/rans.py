@@ -164,7 +164,7 @@ def _encode(
 
 
 def decode(
-    chunks: Sequence[bytes],
+    chunks: Sequence[bytes | memoryview],
     counts: Sequence[int],
     frequencies: np.ndarray,
     lanes: int,
@@ -194,11 +194,11 @@ def decode(
     firsts = [0, *np.cumsum(counts)[:-1].tolist()]
     fast = kernels()
 
-    def one(chunk: bytes, first: int, count: int) -> None:
+    def one(chunk: bytes | memoryview, first: int, count: int) -> None:
         if len(chunk) < 4 * lanes or len(chunk) % 2:
             raise CodingError("a rANS chunk is cut short")
         states = np.frombuffer(chunk, "<u4", lanes).astype(np.uint32)
-        words = np.frombuffer(chunk[4 * lanes :] + bytes(2 * lanes), "<u2")  # filled up for one turn too many
+        words = np.frombuffer(bytes(chunk[4 * lanes :]) + bytes(2 * lanes), "<u2")  # filled up for one turn too many
         if states.min() < _LOWEST:
             raise CodingError("a state of a rANS chunk is too small")
         part = out[first : first + count]

@@ -74,7 +74,7 @@ class CodedStream:
     paired: bool
     lanes: int
     head: bytes
-    chunks: tuple[bytes, ...]
+    chunks: tuple[bytes | memoryview, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def decode_stream(stream: CodedStream, each: Each = map) -> np.ndarray:
     return both[: stream.size]
 
 
-def inflate(packed: bytes, most: int, *, exact: bool = True) -> bytes:
+def inflate(packed: bytes | memoryview, most: int, *, exact: bool = True) -> bytes:
     """Decompress with zlib what may not be larger than ``most`` bytes.
 
     Raises:
@@ -303,11 +303,11 @@ def inflate(packed: bytes, most: int, *, exact: bool = True) -> bytes:
     return found
 
 
-def _inflate(chunk: bytes, count: int) -> bytes:
+def _inflate(chunk: bytes | memoryview, count: int) -> bytes:
     return inflate(chunk, count)
 
 
-def _raw(chunks: Sequence[bytes], counts: Sequence[int]) -> np.ndarray:
+def _raw(chunks: Sequence[bytes | memoryview], counts: Sequence[int]) -> np.ndarray:
     if [len(chunk) for chunk in chunks] != list(counts):
         raise CodingError("a raw chunk is not as long as it must be")
     return np.frombuffer(b"".join(chunks), np.uint8)

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from onnxcomp.coding.errors import CodingError
-from onnxcomp.coding.streams import CodedStream, Coder, Matrices, Plan, decode_stream, entropy, histogram, plan_stream
+from onnxcomp.coding.streams import (
+    CHUNK,
+    CodedStream,
+    Coder,
+    Matrices,
+    Plan,
+    decode_stream,
+    entropy,
+    histogram,
+    plan_stream,
+)
 
 __all__ = ["Codec", "CodedTensor", "decode_tensor", "encode_tensor", "planes"]
 
@@ -104,10 +114,15 @@ def _plans(data: np.ndarray, codec: Codec, width: int, *, rotated: bool, matrice
 def planes(data: np.ndarray, width: int, *, rotated: bool) -> list[np.ndarray]:
     """Cut elements into their bytes, the lowest first."""
     elements = data.view(f"<u{width}")
-    if rotated:
-        elements = elements << 1 | elements >> (8 * width - 1)
-    parts = elements.view(np.uint8).reshape(-1, width)
-    return [np.ascontiguousarray(parts[:, byte]) for byte in range(width)]
+    found = [np.empty(elements.size, np.uint8) for _ in range(width)]
+    for start in range(0, elements.size, CHUNK):  # in parts: only the planes take memory
+        part = elements[start : start + CHUNK]
+        if rotated:
+            part = part << 1 | part >> (8 * width - 1)
+        cut = part.view(np.uint8).reshape(-1, width)
+        for byte, plane in enumerate(found):
+            plane[start : start + CHUNK] = cut[:, byte]
+    return found
 
 
 def decode_tensor(coded: CodedTensor, size: int, each: Each = map) -> np.ndarray:
@@ -163,4 +178,7 @@ def _joined(streams: Sequence[CodedStream], elements: int, width: int, *, rotate
     for byte, stream in enumerate(streams):
         found[:, byte] = decode_stream(stream, each)
     joined = found.reshape(-1).view(f"<u{width}")
-    return joined >> 1 | joined << (8 * width - 1) if rotated else joined
+    for start in range(0, elements if rotated else 0, CHUNK):
+        part = joined[start : start + CHUNK]
+        part[:] = part >> 1 | part << (8 * width - 1)
+    return joined

@@ -22,7 +22,7 @@ from onnxcomp.storage import container
 from onnxcomp.storage.container import FileEntry, GroupEntry, Manifest
 from onnxcomp.storage.wire import Literal, WireError, pieces, walk
 
-__all__ = ["DEFAULT_LIMIT", "Archive", "is_archive", "opened", "workers"]
+__all__ = ["DEFAULT_LIMIT", "Archive", "forget", "is_archive", "opened", "workers"]
 
 DEFAULT_LIMIT = 16 * 10**9  # bytes that a container may unpack to
 _ZEROS = bytes(1 << 20)
@@ -80,6 +80,7 @@ class Archive:
         entry = self.manifest.groups[index]
         try:
             found = decode_tensor(container.coded(entry, *self._stored(index, entry)), entry.size, each)
+            forget(self._data)
         except CodingError as err:
             raise container.damaged(self.name, f"group {index}: {err}") from err
         except MemoryError as err:
@@ -112,6 +113,7 @@ class Archive:
             write(part)
             if progress is not None:
                 progress(len(part))
+            del part  # or it would be kept while the next one is decoded
         if size != entry.size or digest.hexdigest() != entry.sha256:
             raise container.damaged(self.name, f"{entry.path or 'the model'} has not the SHA-256 that it must have")
 
@@ -163,7 +165,7 @@ class Archive:
         start, stop = self._parts[name]
         return bytes(self._data[start:stop])
 
-    def _stored(self, index: int, entry: GroupEntry) -> tuple[list[bytes], list[list[bytes]]]:
+    def _stored(self, index: int, entry: GroupEntry) -> tuple[list[bytes], list[list[memoryview]]]:
         """Return the heads and chunks of a group's streams.
 
         Raises:
@@ -171,12 +173,12 @@ class Archive:
         """
         at, _ = self._parts[str(index)]
         heads: list[bytes] = []
-        chunks: list[list[bytes]] = []
+        chunks: list[list[memoryview]] = []
         for head, table in zip(entry.heads, entry.chunks, strict=True):
             heads.append(bytes(self._data[at : (at := at + head)]))
             chunks.append([])
             for size, crc in table:
-                chunks[-1].append(chunk := bytes(self._data[at : (at := at + size)]))
+                chunks[-1].append(chunk := self._data[at : (at := at + size)])
                 if zlib.crc32(chunk) != crc:
                     raise CodingError("the CRC-32 of a chunk is another one")
         return heads, chunks
@@ -286,6 +288,12 @@ def opened(source: str | os.PathLike[str] | bytes, *, name: str = "", limit: int
         return
     with mapped(Path(source)) as data:
         yield Archive(data, name=str(source), limit=limit)
+
+
+def forget(data: memoryview) -> None:
+    """Let the system take back the memory of what was read of a mapped file; it is read again where it is needed."""
+    if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.obj.madvise(mmap.MADV_DONTNEED)
 
 
 @contextlib.contextmanager

@@ -321,7 +321,7 @@ def _one_of(kind: type[E], value: Any) -> E:
     return kind(value)
 
 
-def coded(entry: GroupEntry, heads: Sequence[bytes], chunks: Sequence[Sequence[bytes]]) -> CodedTensor:
+def coded(entry: GroupEntry, heads: Sequence[bytes], chunks: Sequence[Sequence[memoryview]]) -> CodedTensor:
     """Return a group as its decoder takes it."""
     streams = (
         CodedStream(s.coder, s.size, s.paired, s.lanes, head, tuple(of))

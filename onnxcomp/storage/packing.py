@@ -18,7 +18,7 @@ from onnxcomp.coding import Codec, CodedStream, encode_tensor, pack_bytes
 from onnxcomp.errors import ModelError
 from onnxcomp.files import replacing
 from onnxcomp.storage import container
-from onnxcomp.storage.archive import Archive, mapped, workers
+from onnxcomp.storage.archive import Archive, forget, mapped, workers
 from onnxcomp.storage.container import FileEntry, GroupEntry, Manifest, Member
 from onnxcomp.storage.groups import BITS, Payload, grouped
 from onnxcomp.storage.wire import Literal, Message, TensorField, WireError, pieces, walk
@@ -26,6 +26,7 @@ from onnxcomp.storage.wire import Literal, Message, TensorField, WireError, piec
 __all__ = ["Packed", "PackedTensor", "pack_file"]
 
 _SMALLEST = 64  # bytes; smaller tensors stay in the graph
+_PIECE = 1 << 24  # bytes that are hashed at a time
 _SMALL = 512  # bytes; smaller ones, where several are equal or of an odd kind, stay too
 _TYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FLOAT16",
           11: "DOUBLE", 12: "UINT32", 13: "UINT64", 14: "COMPLEX64", 15: "COMPLEX128", 16: "BFLOAT16",
@@ -136,6 +137,7 @@ def pack_file(
                 entry, bound = _write(group, data, codec, each)
                 entries.append(entry)
                 told += _told(group, entry, bound)
+                forget(group[0].data)
                 done += entry.size
         manifest = Manifest(tuple(files), len(skeleton), tuple(entries)).to_bytes()
         graph = pack_bytes(skeleton)
@@ -243,7 +245,7 @@ def _payloads(source: _Source) -> list[Payload]:
         stored.append((number, start, data, tensor or TensorField(0), "raw_data" if tensor else ""))
     for number, at, data, tensor, field in stored:
         dtype, shape = _described(tensor, field, len(data))
-        digest = hashlib.sha256(data).hexdigest()
+        digest = _sha256([data])
         payload = found.setdefault(
             (digest, dtype, shape), Payload(data, dtype, shape, tensor.name or f"tensor {tensor.index}", [], digest)
         )
@@ -281,28 +283,38 @@ def _described(tensor: TensorField, field: str, size: int) -> tuple[str, tuple[i
 
 def _files(source: _Source, payloads: Iterable[Payload]) -> list[FileEntry]:
     """Return what unpacking will give."""
-    files = [FileEntry("", len(source.model), hashlib.sha256(source.model).hexdigest())]
+    files = [FileEntry("", len(source.model), _sha256([source.model]))]
     by_file: Mapping[int, list[tuple[int, memoryview]]] = defaultdict(list)
     for payload in payloads:
         for number, at in payload.places:
             by_file[number].append((at, payload.data))
     for number, (location, _) in enumerate(source.files, 1):
-        digest, end = hashlib.sha256(), 0
+        parts: list[memoryview] = []
+        end = 0
         for at, data in sorted(by_file[number], key=lambda place: place[0]):
-            digest.update(bytes(at - end))
-            digest.update(data)
+            parts += [memoryview(bytes(at - end)), data]
             end = at + len(data)
         path = str(PurePosixPath(location.replace("\\", "/")))
         if ".." in path.split("/"):
             raise ModelError(f"the path of external data goes up: {location}", hint="export the model again")
-        files.append(FileEntry(path, end, digest.hexdigest()))
+        files.append(FileEntry(path, end, _sha256(parts)))
     return files
+
+
+def _sha256(parts: Iterable[memoryview]) -> str:
+    """Return the SHA-256 of bytes, in pieces, so that they need not all be in memory."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for start in range(0, len(part), _PIECE):
+            digest.update(part[start : start + _PIECE])
+            forget(part)
+    return digest.hexdigest()
 
 
 def _is_exact(source: _Source, files: list[FileEntry]) -> bool:
     """Say whether the files of external data hold nothing but tensors and zeros."""
     return all(
-        entry.size == len(data) and hashlib.sha256(data).hexdigest() == entry.sha256
+        entry.size == len(data) and _sha256([data]) == entry.sha256
         for entry, (_, data) in zip(files[1:], source.files, strict=True)
     )
 
