@@ -283,7 +283,7 @@ class _Study:
         variant = variant or self._variants.build(groups)
         if not variant.modified:
             return None
-        quality, objection = self._quality(variant)
+        quality, objection = self._quality(variant, early=True)
         self._judged[count] = size(variant.model), quality, objection
         return variant if objection is None else None
 
@@ -292,9 +292,9 @@ class _Study:
         variant = self._variants.build(switch for other in others for switch in everywhere(other, self._steps))
         return self._quality(variant)[0] if variant.modified else None
 
-    def _quality(self, variant: Variant) -> tuple[Quality | None, str | None]:
+    def _quality(self, variant: Variant, *, early: bool = False) -> tuple[Quality | None, str | None]:
         try:
-            quality = self._judge.quality(open_session(variant.model, threads=0))
+            quality = self._judge.quality(open_session(variant.model, threads=0), early=early)
         except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             return None, str(err)
         return quality, self._judge.objection(quality)
