@@ -56,6 +56,7 @@ _TECHNIQUES: dict[str, Technique] = {
     "quantize-static": "static",
     "quantize-dynamic": "dynamic",
     "quantize-weights": "weights",
+    "share-weights": "weights",
     "store-float16": "weights",
     "convert-float16": "float16",
 }
@@ -64,6 +65,7 @@ _STATIC = Step("quantize-static", {"method": "percentile"})
 _INT4_TYPES = Step("upgrade-opset", {"minimum": 21})
 _INT4 = Step("quantize-weights", {"bits": 4})
 _INT8 = Step("quantize-weights")
+_SHARE = Step("share-weights", {"bits": 4})
 _FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
 _COMPUTED = Candidate("float16", Recipe((Step("convert-float16"),)))
 _EQUALIZE = Step("equalize")
@@ -105,6 +107,7 @@ def weight_only() -> list[Candidate]:
         Candidate("float16 weights", Recipe((_FLOAT16,))),
         Candidate("int8 weights", Recipe((_INT8, _FLOAT16))),
         Candidate("int4 weights", Recipe((_INT4_TYPES, _INT4, _INT8, _FLOAT16))),
+        Candidate("4-bit shared weights", Recipe((_INT4_TYPES, _SHARE, _INT8, _FLOAT16))),
     ]
 
 

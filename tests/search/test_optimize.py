@@ -83,9 +83,10 @@ def test_for_size_weights_alone_are_tried(times: Any, data: Any, sample_models: 
     result = onnxcomp.optimize(model, **data, goal="size", budget=Budget(max_drop=0.02))
     sizes = {c.name: c.size for c in result.report.outcome.candidates}
     assert sizes["int4 weights"] < 0.6 * sizes["int8 weights"] < 0.6 * sizes["float16 weights"]
+    assert sizes["4-bit shared weights"] < sizes["int4 weights"]
     assert result.report.outcome.size < 0.2 * result.report.outcome.original_size
     steps = [step.name for step in recipe_of(result.model).steps]
-    assert "quantize-weights" in steps
+    assert {"quantize-weights", "share-weights"} & set(steps)
     fast = onnxcomp.optimize(model, **data)  # for latency they can't win: they are not even built
     assert not {"int4 weights", "int8 weights"} & {c.name for c in fast.report.outcome.candidates}
 
