@@ -17,7 +17,9 @@ from typing import Any
 
 from onnxcomp.errors import OnnxCompError
 
-__all__ = ["Kind", "UserFunction", "load_function", "names_function", "source_file"]
+__all__ = ["Kind", "UserFunction", "file_modules", "load_function", "names_function", "source_file"]
+
+_OF_FILES = "_onnxcomp_user_"  # begins the names of modules that files were loaded as
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def source_file(spec: str) -> Path | None:
     return Path(source) if source == spec or source.endswith(".py") else None
 
 
+def file_modules() -> list[ModuleType]:
+    """Return the modules that files were loaded as: no other process could import them by name."""
+    return [module for name, module in sys.modules.items() if name.startswith(_OF_FILES)]
+
+
 def load_function(spec: str, kind: Kind) -> UserFunction:
     """Find a function.
 
@@ -100,7 +107,7 @@ def _from_file(path: Path, function: str, kind: Kind) -> UserFunction:
         raise kind.error(f"{path}: no such file", hint=kind.forms)
     path = path.resolve()
     # two files of one name must not become one module
-    name = f"_onnxcomp_user_{zlib.crc32(str(path).encode('utf-8', 'surrogateescape')):08x}_{path.stem}"
+    name = f"{_OF_FILES}{zlib.crc32(str(path).encode('utf-8', 'surrogateescape')):08x}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise kind.error(f"{path}: can't be loaded as Python", hint=kind.forms)

@@ -38,7 +38,7 @@ THIRD_PARTY = {
     1: {"numpy", "scipy", "sklearn", "numba"},
     2: {"onnx", "onnx_ir", "onnxscript", "google"},  # google.protobuf: what onnx's messages raise
     5: {"tomli_w"},
-    6: {"joblib"},
+    6: {"cloudpickle", "joblib", "distributed", "ray"},
     7: {"matplotlib", "plotly"},
     8: {"typer", "rich"},
 }

@@ -20,7 +20,9 @@ __all__ = ["EXTRAS", "doctor"]
 
 # name -> (package, what it is for)
 EXTRAS = {
+    "dask": ("distributed", "judging on a Dask cluster"),
     "images": ("pillow", "folders of images as samples"),
+    "ray": ("ray", "judging on a Ray cluster"),
 }
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")

@@ -16,7 +16,7 @@ from onnxcomp.errors import GateFailed, OnnxCompError, OutputError, UsageError
 from onnxcomp.files import check_folder, check_output, is_folder
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import ModelResult, OptimizeManyReport, Report, machine, now, versions
-from onnxcomp.search import Progress
+from onnxcomp.search import Progress, connected
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Technique
 
@@ -64,6 +64,8 @@ def optimize_many(
     overwrite: bool = False,
     pareto: str | os.PathLike[str] | None = None,
     work_dir: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
     progress: Progress | None = None,
     **options: Unpack[OptimizeOptions],
 ) -> OptimizeManyReport:
@@ -79,12 +81,15 @@ def optimize_many(
         overwrite: Whether files in it may be replaced.
         pareto: Folder that gets, for each model, the folder of its front.
         work_dir: Folder that gets, for each model, the state of its run.
+        jobs: As of `optimize`.
+        cluster: As of `optimize`.
         progress: Called with the model and its stage, and the share of the stage that is done.
         options: As those of `optimize`, for each model; `OptimizeOptions` says how each can have data of its own.
 
     Raises:
         UsageError: There are no models, or two would be written to the same file.
         OutputError: The folder can't be used, or holds such a file already.
+        EnvironmentUnavailable: The cluster does not answer.
     """
     if isinstance(models, str | os.PathLike):
         raise UsageError("models must be a list of paths", hint=f"models=[{os.fspath(models)!r}]")
@@ -93,6 +98,8 @@ def optimize_many(
     _check_targets(orders, folder, overwrite=overwrite)
     for place in (folder, *(Path(other) for other in (pareto, work_dir) if other is not None)):
         check_folder(place, overwrite=True)
+    with connected(jobs, cluster):
+        pass  # it answers: else nothing would be begun
     start = time.perf_counter()
     results = []
     for number, order in enumerate(orders, start=1):
@@ -103,6 +110,8 @@ def optimize_many(
                 folder / order.place,
                 pareto=None if pareto is None else Path(pareto) / order.place.with_suffix(""),
                 work_dir=None if work_dir is None else Path(work_dir) / order.place.with_suffix(""),
+                jobs=jobs,
+                cluster=cluster,
                 progress=tell,
                 options=options,
             )
@@ -175,6 +184,8 @@ def _one(
     *,
     pareto: Path | None,
     work_dir: Path | None,
+    jobs: int,
+    cluster: str | None,
     progress: Progress | None,
     options: OptimizeOptions,
 ) -> ModelResult:
@@ -185,7 +196,13 @@ def _one(
         for place in (target.parent, *(other.parent for other in (pareto, work_dir) if other is not None)):
             _make_folder(place)
         result = optimize(
-            order.source, pareto=pareto, work_dir=work_dir, progress=progress, **_own(options, order.source)
+            order.source,
+            pareto=pareto,
+            work_dir=work_dir,
+            jobs=jobs,
+            cluster=cluster,
+            progress=progress,
+            **_own(options, order.source),
         )
         return _described(source, result.save(target))
     except GateFailed as err:

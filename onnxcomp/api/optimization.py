@@ -29,7 +29,7 @@ from onnxcomp.model import load, size
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Settings, Written, make_report, now, versions
 from onnxcomp.report.plan import Plan, PlannedCandidate
-from onnxcomp.search import Outcome, Progress, Work, cleanup, hold_out, wanted
+from onnxcomp.search import Outcome, Progress, Work, cleanup, connected, hold_out, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Technique, get_target
@@ -93,6 +93,8 @@ def optimize(
     time_budget: float = 300.0,
     pareto: str | os.PathLike[str] | None = None,
     work_dir: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -119,6 +121,10 @@ def optimize(
             size, latency and score at once, those outside the budget too; it may exist.
         work_dir: Folder that keeps what was built, judged and timed: a run that was killed goes on where it was when
             it is started again with the same arguments. It may be missing.
+        jobs: Processes of this machine that judge candidates at once; 1: each is judged when it is its turn, on all
+            cores. What is found is the same. Nothing is judged while something is timed.
+        cluster: Address of a Dask scheduler (``tcp://host:8786``, extra ``dask``) or a Ray cluster
+            (``ray://host:10001``, extra ``ray``) that judges candidates instead. All timing stays on this machine.
         progress: Called with the stage and the share done.
 
     Raises:
@@ -150,10 +156,14 @@ def optimize(
         tell = progress or (lambda _stage, _share: None)
         memory = open_memory(Path(work_dir), prepared.model, work, metric=metric, progress=tell)
         work = dataclasses.replace(work, memory=memory)
-    outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
+    with connected(jobs, cluster) as executor:
+        work = dataclasses.replace(work, executor=executor)
+        outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
     found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task.final)]
     if work.memory.known:
         found.append(f"{work.memory.known} results were known from an earlier start, and taken from the work folder")
+    if cluster is not None:
+        found.append(f"candidates were judged on the cluster at {cluster}; the winner once more, and all timed, here")
     if outcome.cut_short:
         found.append("the time budget ended the search early: a longer --time-budget may find more")
     report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)))

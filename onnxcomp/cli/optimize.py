@@ -18,6 +18,8 @@ onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --metric to
 onnxcomp optimize model.onnx --calibration calib/ --eval eval/ --metric metric.py:score --goal size --report run.json
 
 onnxcomp optimize models/ --calibration calib.npz --eval eval.npz -o small/
+
+onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --cluster tcp://scheduler:8786
 """
 
 
@@ -68,6 +70,13 @@ def command(
     ] = None,
     work_dir: Annotated[
         Path | None, typer.Option(help="Folder for the state of a long run: killed, the same command goes on with it.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that judge candidates at once; never while timing.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Dask (tcp://HOST:8786) or Ray (ray://HOST:10001) cluster that judges candidates instead."),
     ] = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
@@ -155,12 +164,20 @@ def command(
     with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         if target_path is not None:
             found: Report | OptimizeManyReport = optimize(
-                first, pareto=pareto, work_dir=work_dir, progress=progress, **settings
+                first, pareto=pareto, work_dir=work_dir, jobs=jobs, cluster=cluster, progress=progress, **settings
             ).save(target_path)
         else:
             assert output is not None
             found = optimize_many(
-                model, output, overwrite=overwrite, pareto=pareto, work_dir=work_dir, progress=progress, **settings
+                model,
+                output,
+                overwrite=overwrite,
+                pareto=pareto,
+                work_dir=work_dir,
+                jobs=jobs,
+                cluster=cluster,
+                progress=progress,
+                **settings,
             )
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
     if isinstance(found, OptimizeManyReport):

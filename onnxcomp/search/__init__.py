@@ -1,6 +1,7 @@
 """``optimize``: build candidates, judge each on samples, time them side by side, deliver the best that is proven."""
 
 from onnxcomp.search.candidates import cleanup, prepared, wanted
+from onnxcomp.search.executor import connected
 from onnxcomp.search.judge import Judge, Task, hold_out
 from onnxcomp.search.memory import Memory
 from onnxcomp.search.optimize import optimize
@@ -26,6 +27,7 @@ __all__ = [
     "UnitHarm",
     "Work",
     "cleanup",
+    "connected",
     "hold_out",
     "optimize",
     "prepared",

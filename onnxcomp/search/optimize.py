@@ -140,7 +140,9 @@ class _Optimizer:
         The best of what then keeps the budget wins, if it passes from disk.
         """
         failed, kept = [], []
-        for candidate in self._ranked(built):
+        ranked = self._ranked(built)
+        for place, candidate in enumerate(ranked):
+            prover.ahead(ranked[place:])
             prover.judge(candidate)
             if candidate.result.rejected is None:
                 kept.append(candidate)
@@ -178,7 +180,8 @@ class _Optimizer:
         if self._work.recipe is not None or self._late():  # the user's own recipe is taken as it is
             return []
         retuned = builder.retune(candidate)
-        for variant in retuned:
+        for place, variant in enumerate(retuned):
+            prover.ahead([other for other in retuned[place:] if other.result.rejected is None])
             variant.result.latency = candidate.result.latency
             if variant.result.rejected is None:
                 prover.judge(variant)

@@ -2,8 +2,10 @@
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,11 @@ import numpy as np
 from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.measure import Comparison
-from onnxcomp.model import fingerprint, is_one_file, load, open_session, save
+from onnxcomp.model import fingerprint, is_one_file, load, open_session, save, serialized
 from onnxcomp.pipeline import Verifier
 from onnxcomp.runtime import Session
 from onnxcomp.search.build import Built
+from onnxcomp.search.executor import Judging, sendable
 from onnxcomp.search.judge import Judge
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import Evidence, Miss, Quality
@@ -61,6 +64,7 @@ class Prover:
         self._work = work
         self._race = race
         self._progress = progress
+        self._found: dict[str, Quality | str | None] = {}  # by the fingerprint of what was judged ahead
         self._searching = Judge(session, work.task, work.budget, features=features)
         self._held_out = work.task.held_out is not None
         self._final = (
@@ -85,6 +89,28 @@ class Prover:
             return None
         return Verifier(self._model, samples.spread(noise_runs(self._model, self._race.feed)))
 
+    @cached_property
+    def _judging(self) -> Judging:
+        return sendable(
+            serialized(self._model), self._work.task, self._work.budget, frozenset(feature_outputs(self._model))
+        )
+
+    def ahead(self, candidates: Sequence[Built]) -> None:
+        """Judge the next candidates at once, where there is an executor: `judge` then takes what was found.
+
+        An answer from where the original scores differently is not taken.
+        """
+        executor = self._work.executor
+        if executor is None or not candidates or fingerprint(candidates[0].model) in self._found:
+            return
+        models = {fingerprint(one.model): one.model for one in candidates}
+        fresh = ((key, model) for key, model in models.items() if key not in self._found)
+        sent = dict(islice(fresh, executor.lanes))
+        self._progress(f"judge {len(sent)} candidates", None)
+        answers = executor.judge(self._judging, [serialized(model) for model in sent.values()])
+        for key, answer in zip(sent, answers, strict=True):
+            self._found[key] = answer.found if answer.original == self.searched else None
+
     def judge(self, candidate: Built) -> None:
         """Fill in a candidate's quality, and why it is rejected for that, if it is."""
         result = candidate.result
@@ -108,6 +134,11 @@ class Prover:
 
     def _quality(self, judge: Judge, candidate: Built, part: str, *, early: bool = False) -> Quality:
         def measure() -> Quality:
+            found = self._found.get(fingerprint(candidate.model)) if self._found and early else None
+            if isinstance(found, str):
+                raise ModelError(found)
+            if found is not None:
+                return found
             return judge.quality(open_session(candidate.model, threads=0), early=early)
 
         what = f"quality of {candidate.result.name}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnxcomp.data import Samples
 from onnxcomp.recipe import Recipe
+from onnxcomp.search.executor import Executor
 from onnxcomp.search.judge import Task
 from onnxcomp.search.memory import Memory
 from onnxcomp.statistics import Statistics
@@ -33,6 +34,7 @@ class Work:
         timed: Whether times of this machine count: not where the model is to run on another.
         pareto: Folder that gets the candidates that nothing beats in size, latency and score at once.
         memory: What earlier runs on the same things have found out.
+        executor: Judges candidates ahead of their turn, elsewhere; None: each is judged here when it is its turn.
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the proof is never cut short.
     """
@@ -49,5 +51,6 @@ class Work:
     timed: bool = True
     pareto: Path | None = None
     memory: Memory = field(default_factory=Memory)
+    executor: Executor | None = None
     seed: int = 0
     time_budget: float = 300.0
