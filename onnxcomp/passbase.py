@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-__all__ = ["Need", "NoConfig", "Pass", "PassContext", "PassStats", "Simulation", "Skip", "Unit"]
+__all__ = [
+    "ChannelGroup",
+    "Grouping",
+    "Need",
+    "NoConfig",
+    "Pass",
+    "PassContext",
+    "PassStats",
+    "Simulation",
+    "Skip",
+    "Unit",
+]
 
 
 class Need(enum.Enum):
@@ -79,6 +90,44 @@ class Simulation:
 
     model: "ir.Model"
     switches: "Callable[[Collection[str]], Mapping[str, np.ndarray]]"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels that layers make together, and that may be removed one by one.
+
+    Attributes:
+        name: Of the first layer that makes them.
+        kind: What one is: channel, head, dim (the same dimension of all heads) or unit.
+        channels: How many there are.
+        makers: Layers that make them.
+        readers: Nodes that sum over them.
+        parameters: Elements of weights that belong to them.
+        macs: Multiply-accumulate operations of one run that these weights take; None: they can't be told.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+    parameters: int
+    macs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The channel groups of a model, layers whose channels all stay with the reason, and the share that can be cut.
+
+    Attributes:
+        groups: In the order of the graph.
+        frozen: Layers whose channels stay.
+        parameters: Elements of weights that belong to any of the groups.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[Skip, ...]
+    parameters: int
 
 
 @dataclass(slots=True)
@@ -170,6 +219,14 @@ class Pass(ABC, Generic[C]):
 
     def simulate(self, model: "ir.Model", ctx: PassContext) -> Simulation | None:
         """Return a simulation of the pass on this model, where it has one; the model is not changed."""
+        return None
+
+    def groups(self, model: "ir.Model", ctx: PassContext) -> Grouping | None:
+        """Return the channel groups that the pass could prune; None: it prunes no channels. The model is not changed.
+
+        Raises:
+            PassError: They can't be found.
+        """
         return None
 
     @abstractmethod

@@ -10,10 +10,12 @@ from onnxcomp.api.common import Data, check_images_used, make_up, open_data
 from onnxcomp.api.placement import place
 from onnxcomp.api.shapes import Costs, count_costs
 from onnxcomp.data import Feed, ImageOptions, Samples
-from onnxcomp.errors import DataError, ModelError
+from onnxcomp.errors import DataError, ModelError, PassError
 from onnxcomp.facts import is_quantized, parameter_count, weights
 from onnxcomp.model import external_files, is_packed, load, read, size
+from onnxcomp.passbase import Grouping, PassContext
 from onnxcomp.recipe import METADATA_KEY
+from onnxcomp.registry import pass_class
 from onnxcomp.report import now, versions
 from onnxcomp.report.inspection import Inspection, NodeFacts, OperatorFacts, TensorFacts, WeightFacts
 from onnxcomp.target import get_target
@@ -31,6 +33,7 @@ def inspect(
     *,
     nodes: bool = False,
     quantization: bool = False,
+    groups: bool = False,
     calibration: Data | None = None,
     synthetic_calibration: bool = False,
     target: str = "auto",
@@ -44,6 +47,7 @@ def inspect(
         model: A path, a serialized model, or a model in memory. One that onnxruntime refuses is shown as well.
         nodes: Also list every node.
         quantization: Also say for every node whether it would run in int8, and if not, why.
+        groups: Also list the groups of channels that structured pruning could remove, and why others stay.
         calibration: Samples: their shapes are those that operations are counted for, and with them `quantization`
             knows what depends on ranges, and what onnxruntime really makes of the quantized graph.
         synthetic_calibration: The same on made-up inputs, where there are no samples.
@@ -71,6 +75,7 @@ def inspect(
     if quantization:
         made_up = make_up(found, seed=seed, batch=batch) if synthetic_calibration and samples is None else samples
         verdicts = place(found, chosen, feed=feed, calibration=made_up, runs=not refusal)
+    grouping = _grouping(found, PassContext(chosen, samples=samples, seed=seed), refusal, notes) if groups else None
     return Inspection(
         model=str(source) if source else "(in memory)",
         size=size(found) if source is None or is_packed(found) else source.stat().st_size + sum(external.values()),
@@ -94,9 +99,22 @@ def inspect(
         notes=tuple(notes),
         nodes=tuple(facts) if nodes else (),
         quantization=verdicts,
+        groups=grouping,
         versions=versions(),
         created=now(),
     )
+
+
+def _grouping(model: "ir.Model", ctx: PassContext, refusal: str, notes: list[str]) -> Grouping | None:
+    """Ask channel pruning what it could remove; a note says where it can't tell."""
+    try:
+        if not refusal:
+            return pass_class("prune-channels")().groups(model, ctx)
+        reason = "onnxruntime refuses the model"
+    except (PassError, ModelError, DataError) as err:
+        reason = str(err)
+    notes.append(f"channel groups can't be told: {reason}")
+    return None
 
 
 def _refusal(model: "ir.Model") -> str:

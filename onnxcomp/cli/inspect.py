@@ -15,6 +15,8 @@ onnxcomp inspect model.onnx
 onnxcomp inspect model.onnx --nodes --format json
 
 onnxcomp inspect model.onnx --quantization --calibration calib.npz
+
+onnxcomp inspect model.onnx --groups
 """
 
 
@@ -23,6 +25,9 @@ def command(
     nodes: Annotated[bool, typer.Option("--nodes", help="List every node with its shapes and what it costs.")] = False,
     quantization: Annotated[
         bool, typer.Option("--quantization", help="Say of every node whether it would run in int8, and if not, why.")
+    ] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="List the groups of channels that can be pruned, and why others stay.")
     ] = False,
     calibration: options.Calibration = None,
     synthetic: options.Synthetic = False,
@@ -61,6 +66,7 @@ def command(
             model,
             nodes=nodes,
             quantization=quantization,
+            groups=groups,
             calibration=calibration,
             synthetic_calibration=synthetic,
             target=target,

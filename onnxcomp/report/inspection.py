@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onnxcomp.passbase import Grouping
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, count_text
 
@@ -118,6 +119,7 @@ class Inspection(Document):
         notes: What the reader should know.
         nodes: Every node, where that was asked for.
         quantization: Verdicts, where they were asked for.
+        groups: What structured pruning could remove, where that was asked for.
         versions: Of the packages involved.
         created: UTC, ISO 8601.
     """
@@ -146,6 +148,7 @@ class Inspection(Document):
     notes: tuple[str, ...]
     nodes: tuple[NodeFacts, ...]
     quantization: Placement | None
+    groups: Grouping | None
     versions: Mapping[str, str]
     created: str
 
@@ -156,6 +159,8 @@ class Inspection(Document):
             lines += ["", *_nodes(self.nodes)]
         if self.quantization is not None:
             lines += ["", *_placement(self.quantization)]
+        if self.groups is not None:
+            lines += ["", *_groups(self.groups, self.parameters)]
         if verbose and self.recipe:
             lines += ["", " made by this recipe:", *(f"   {line}" for line in self.recipe.splitlines())]
         lines += [""] if self.notes else []
@@ -243,6 +248,34 @@ def _placement(found: Placement) -> Iterator[str]:
         ((v.name, v.op_type, _verdict(v.static, v.static_reason), _verdict(v.dynamic, v.dynamic_reason))
          for v in found.nodes),
     )  # fmt: skip
+
+
+def _groups(found: Grouping, parameters: int) -> Iterator[str]:
+    share = f"{found.parameters / parameters:.0%} of the parameters" if parameters else "no parameters"
+    yield f" groups  {len(found.groups)} of channels that can be pruned, with {share}"
+    if found.groups:
+        yield ""
+        yield from _aligned(
+            ("group", "kind", "channels", "parameters", "MACs", "made by", "read by"),
+            (
+                (
+                    g.name,
+                    g.kind,
+                    str(g.channels),
+                    count_text(g.parameters),
+                    _UNKNOWN if g.macs is None else count_text(g.macs),
+                    ", ".join(g.makers),
+                    ", ".join(g.readers),
+                )
+                for g in found.groups
+            ),
+        )
+    if found.frozen:
+        yield ""
+        yield from _aligned(
+            ("layer", "operator", "why its channels stay"),
+            ((skip.node, skip.op_type, skip.reason) for skip in found.frozen),
+        )
 
 
 def _verdict(integer: bool, reason: str) -> str:

@@ -106,13 +106,25 @@ def _reduce(walk: Walk, node: ir.Node) -> None:
         return
     over = sorted({axis % labels.ndim for axis in axes or range(labels.ndim)})
     varying = walk.atoms.vary(labels)
-    if node.op_type in _SUMS and len(varying) == 1 and varying[0] in over:
+    summed = node.op_type in _SUMS or (node.op_type == "ReduceMean" and _is_square(node.inputs[0]))
+    if summed and len(varying) == 1 and varying[0] in over:
         walk.read(node, 0, varying[0])
         return
     if not walk.settle(labels, over, f"{node.op_type} is taken over it and others"):
         return
     small = labels[tuple(slice(0, 1) if axis in over else slice(None) for axis in range(labels.ndim))]
     walk.set(node.outputs[0], small.reshape(walk.shape(node.outputs[0])))
+
+
+def _is_square(value: ir.Value | None) -> bool:
+    """Whether a mean over it is a root mean square's: exact without some of them, when it is scaled (`shrink`)."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type not in ("Mul", "Pow"):
+        return False
+    if node.op_type == "Mul":
+        return node.inputs[0] is node.inputs[1]
+    exponent = constant(node.inputs[1])
+    return exponent is not None and exponent.size == 1 and float(exponent.reshape(-1)[0]) == 2
 
 
 ARITHMETIC: Mapping[str, _Rule] = MappingProxyType(

@@ -28,10 +28,11 @@ import onnx_ir as ir
 
 from onnxcomp.errors import RecipeError
 from onnxcomp.facts import is_quantized, parameter_count
-from onnxcomp.passbase import Pass, PassContext, PassStats, Unit
+from onnxcomp.passbase import Grouping, Pass, PassContext, PassStats, Unit
 
 from .groups import Channels, Group, discover, prepare
 from .importance import Criterion, importance
+from .listing import listing
 from .select import choose, kept_count, protected
 from .trace import inputs_for
 from .verify import verified
@@ -127,7 +128,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the groups; a search leaves one out by naming its layers in ``ignore``."""
-        prepared, channels = self.groups(model, ctx)
+        prepared, channels = self._found(model, ctx)
         types = {str(node.name): node.op_type for node in prepared.graph}
         return [
             Unit(
@@ -136,11 +137,11 @@ class PruneChannels(Pass[PruneChannelsConfig]):
             for group in channels.groups
         ]
 
-    def groups(self, model: ir.Model, ctx: PassContext) -> tuple[ir.Model, Channels]:
-        """Return the model as it is when channels are looked for, and what is found in it.
+    def groups(self, model: ir.Model, ctx: PassContext) -> Grouping:
+        """See `Pass.groups`."""
+        prepared, channels = self._found(model, ctx)
+        return listing(prepared, channels)
 
-        Raises:
-            PassError: The model is quantized, or does not run.
-        """
+    def _found(self, model: ir.Model, ctx: PassContext) -> tuple[ir.Model, Channels]:
         prepared = prepare(model, ctx)
         return prepared, discover(prepared, ctx, granularity=self.config.granularity)

@@ -11,7 +11,7 @@ A group is what the same layers make: its channels can be chosen freely, all but
 Source: the labels are this project's; the grouping is that of Fang et al. 2023 (DepGraph), section 3.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from onnxcomp.data import Feed
 from onnxcomp.errors import PassError
 from onnxcomp.facts import is_quantized, name_nodes
 from onnxcomp.passbase import PassContext
-from onnxcomp.passes.cleanup._graph import onnx_domain
+from onnxcomp.passes.cleanup._graph import Names, constant, onnx_domain
 from onnxcomp.passes.cleanup.constants import LiftConstants
 from onnxcomp.passes.cleanup.dead_code import RemoveDeadCode
 from onnxcomp.passes.cleanup.fold_constants import FoldConstants
@@ -114,6 +114,10 @@ class Channels:
             found[groups[name].labels] = mask
         return found
 
+    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        """Return the shape that a tensor or constant had."""
+        return () if value is None else self.shapes[str(value.name)]
+
     def positions(self, tensor: str, axis: int) -> Labels:
         """Return the labels along an axis of a tensor, [size of the axis]; all 0 where nothing of it can go."""
         shape = self.shapes[tensor]
@@ -138,7 +142,46 @@ def prepare(model: ir.Model, ctx: PassContext) -> ir.Model:
     for step in (LiftConstants(), RemoveIdentities(), FoldConstants(), RemoveIdentities(), RemoveDeadCode()):
         step.run(copy, silent)
     name_nodes(copy.graph)
+    while _fold_sizes(copy, ctx):
+        FoldConstants().run(copy, silent)
+        RemoveDeadCode().run(copy, silent)
     return copy
+
+
+def _fold_sizes(model: ir.Model, ctx: PassContext) -> bool:
+    """Write down sizes that are computed and never change: of axes with one channel per index; say whether any was.
+
+    What a graph computes with the number of its channels (a scale of attention, the width of a head) keeps its value
+    when channels go; shapes that operators take are made anew.
+    """
+    if not any(node.op_type == "Shape" and onnx_domain(node) for node in model.graph):
+        return False
+    shapes = shapes_of(model, inputs_for(model, ctx.samples, seed=ctx.seed))
+    walks = [walk for walk, _ in _walks(model, shapes, "head")]
+    names, folded = Names(model), False
+    for node in tuple(model.graph):
+        if node.op_type != "Shape" or not onnx_domain(node) or node.inputs[0] is None or "start" in node.attributes:
+            continue
+        shape = walks[0].shape(node.inputs[0])
+        known = frozenset().union(*(walk.steady(node.inputs[0]) for walk in walks))
+        for use in tuple(node.outputs[0].uses()):
+            picked = _picked(use.node, use.idx, len(shape))
+            output = use.node.outputs[0]
+            if not picked or not picked <= known or output.is_graph_output() or not output.uses():
+                continue
+            array = np.asarray(shape, np.int64)
+            if use.node.op_type == "Gather":
+                indices = constant(use.node.inputs[1])
+                assert indices is not None
+                array = array[indices]
+            else:
+                array = array[sorted(picked)]
+            name = names.fresh(f"{output.name}.size")
+            value = ir.val(name, const_value=ir.tensor(array, name=name))
+            model.graph.register_initializer(value)
+            output.replace_all_uses_with(value)
+            folded = True
+    return folded
 
 
 def discover(
@@ -156,8 +199,16 @@ def discover(
         PassError: The model does not run.
     """
     shapes = shapes_of(model, inputs_for(model, ctx.samples, seed=ctx.seed) if feed is None else feed)
+    *_, (walk, frozen) = _walks(model, shapes, granularity)
+    return _collect(walk, frozen, [str(node.name) for node in model.graph])
+
+
+def _walks(
+    model: ir.Model, shapes: Mapping[str, tuple[int, ...]], granularity: Literal["head", "dim"]
+) -> Iterator[tuple[Walk, dict[str, str]]]:
+    """Walk again with what is known to stay, which lets other channels of the same tensors go; yield each walk."""
     frozen: dict[str, str] = {}
-    for _ in range(_ROUNDS):  # what is known to stay lets other channels of the same tensors go
+    for _ in range(_ROUNDS):
         walk = Walk(shapes, dict(frozen), granularity)
         for node in model.graph:
             _visit(walk, node, model.graph)
@@ -170,10 +221,10 @@ def discover(
             for name, made in walk.made.items()
             if not walk.atoms.alive(made)
         }
-        if not found:
-            break
         frozen |= found
-    return _collect(walk, frozen, [str(node.name) for node in model.graph])
+        yield walk, frozen
+        if not found:
+            return
 
 
 def _visit(walk: Walk, node: ir.Node, graph: ir.Graph) -> None:
@@ -184,7 +235,10 @@ def _visit(walk: Walk, node: ir.Node, graph: ir.Graph) -> None:
     elif rule is None or not known:
         walk.freeze(node, f"{node.op_type} {node.name} is not understood" if rule is None else "a shape is not known")
     else:
-        rule(walk, node)
+        try:
+            rule(walk, node)
+        except (IndexError, ValueError) as err:  # the labels do not fit the node: nothing is known then
+            walk.freeze(node, f"labels can't follow {node.op_type} {node.name}: {err}")
     for output in node.outputs:
         if any(use.node.graph is not graph for use in output.uses()):
             walk.atoms.freeze(walk.of(output), "the body of a control flow node reads it")
@@ -200,10 +254,9 @@ def _sizes(walk: Walk, node: ir.Node) -> None:
     labels = walk.of(node.inputs[0])
     varying = set(walk.atoms.vary(labels))
     for use in node.outputs[0].uses():
-        if says_a_size(use.node, use.idx):
-            continue
         picked = _picked(use.node, use.idx, labels.ndim) if node.op_type == "Shape" else None
-        if picked is None or picked & varying:
+        elsewhere = picked is not None and not picked & varying
+        if not elsewhere and not says_a_size(use.node, use.idx):
             walk.atoms.freeze(labels, "its size is used in arithmetic")
 
 
@@ -221,7 +274,10 @@ def _collect(walk: Walk, frozen: dict[str, str], order: Sequence[str]) -> Channe
     """Turn a finished walk into groups."""
     atoms = walk.atoms
     slices = [_resolved(atoms, item) for item in walk.slices]
-    slices = [item for item in slices if item.labels.any()]
+    once = {
+        (item.node, item.input, item.axis): item for item in slices if item.labels.any()
+    }  # one state may be two inputs
+    slices = list(once.values())
     readers = [
         Reader(r.node, r.input, r.axis, labels) for r in walk.readers if (labels := atoms.resolve(r.labels)).any()
     ]

@@ -228,7 +228,7 @@ def _state(walk: Walk, node: ir.Node, index: int, units: Labels) -> None:
         walk.cut(node, index, 2, units, "parameter")
         return
     producer, shape = value.producer(), walk.shape(value)
-    if producer is not None and producer.op_type in ("ConstantOfShape", "Expand") and not walk.alive(value):
+    if producer is not None and producer.op_type in ("ConstantOfShape", "Expand") and index in (5, 6):
         alone = {use.node for use in value.uses()} == {node}
         if alone and (producer.op_type != "Expand" or is_constant(producer.inputs[0])):
             walk.set(value, spread(units, 2, shape))

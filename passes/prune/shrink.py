@@ -51,11 +51,15 @@ def shrunk(model: ir.Model, channels: Channels, kept: Kept, ctx: PassContext) ->
         if stays.all():
             continue
         array = constant(nodes[item.node].inputs[item.input])
-        if array is None:
-            raise PassError(f"{item.node} has no constant to cut")
+        if array is None or array.shape[item.axis] != stays.size:
+            raise PassError(f"{item.node} has no constant of {stays.size} positions to cut")
         set_constant(
             nodes[item.node], item.input, np.compress(stays, array, axis=item.axis), names=names, base=f"{item.node}.w"
         )
+    for reader in channels.readers:
+        stays = table[reader.labels]
+        if nodes[reader.node].op_type == "ReduceMean" and not stays.all():
+            _scale(nodes[reader.node], stays.mean(), names)
     outputs = set(copy.graph.outputs)
     for node in copy.graph:
         for value in node.outputs:
@@ -64,6 +68,21 @@ def shrunk(model: ir.Model, channels: Channels, kept: Kept, ctx: PassContext) ->
     RemoveDeadCode().run(copy, PassContext(ctx.target))
     infer_shapes(copy)
     return copy
+
+
+def _scale(node: ir.Node, factor: float, names: Names) -> None:
+    """Multiply what a node gives: the mean over fewer values becomes that over all, the others being 0."""
+    graph, mean = node.graph, node.outputs[0]
+    assert isinstance(graph, ir.Graph)
+    name = names.fresh(f"{node.name}.share")
+    number = ir.val(name, const_value=ir.tensor(np.asarray(factor, _float_type(node)), name=name))
+    graph.register_initializer(number)
+    product = ir.node("Mul", [mean, number], name=names.fresh(f"{node.name}.scaled"))
+    product.outputs[0].name = names.fresh(f"{mean.name}.scaled")
+    product.outputs[0].type = mean.type
+    mean.replace_all_uses_with(product.outputs[0])
+    product.replace_input_with(0, mean)
+    graph.insert_after(node, product)
 
 
 def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
@@ -83,7 +102,7 @@ def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
             continue
         shape = [1] * len(channels.shapes[str(value.name)])
         shape[reader.axis] = stays.size
-        dtype = value.dtype.numpy() if value.dtype is not None else _float_type(node)
+        dtype = _float_type(node)
         name = names.fresh(f"{reader.node}.mask")
         factor = ir.val(name, const_value=ir.tensor(stays.reshape(shape).astype(dtype), name=name))
         copy.graph.register_initializer(factor)
@@ -102,7 +121,10 @@ def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
 
 
 def _float_type(node: ir.Node) -> np.dtype[np.generic]:
-    """Return the type of a node's weights."""
+    """Return the type of a node's input or of its weights."""
+    known = node.inputs[0].dtype if node.inputs[0] is not None else None
+    if known is not None and known.is_floating_point():
+        return np.dtype(known.numpy())
     arrays = (constant(value) for value in node.inputs)
     return next((array.dtype for array in arrays if array is not None and array.dtype.kind == "f"), np.dtype("f4"))
 

@@ -108,6 +108,12 @@ class Walk:
         """Return a constant input, None where it is absent or computed."""
         return constant(node.inputs[index]) if index < len(node.inputs) else None
 
+    def steady(self, value: ir.Value) -> frozenset[int]:
+        """Return the axes of a tensor whose size does not depend on the input: an index for each of some channels."""
+        labels = self.of(value)
+        columns = {axis: along(labels, axis) for axis in range(labels.ndim)}
+        return frozenset(k for k, c in columns.items() if c.size > 1 and c.all() and np.unique(c).size == c.size)
+
     def fresh(self, node: ir.Node, count: int) -> Labels:
         """Give the output channels of a node their atoms, [count]; 0 where they are known to stay."""
         if str(node.name) in self.dead:

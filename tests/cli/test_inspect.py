@@ -30,6 +30,17 @@ def test_text(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "int8 on" in out
 
 
+def test_channel_groups(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("inspect", model, "--groups") == 0
+    out = capfd.readouterr().out
+    assert "6 of channels that can be pruned" in out
+    assert "it is an output of the model" in out
+    assert call("inspect", model, "--groups", "--format", "json") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [group["channels"] for group in found["groups"]["groups"]] == [16, 16, 32, 32, 64, 64]
+    assert 0 < found["groups"]["parameters"] <= found["parameters"]
+
+
 def test_json_and_reports(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "r.txt"
     assert call("inspect", model, "--format", "json", "--nodes", "--report", report) == 0

@@ -24,8 +24,8 @@ def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Return how many floats the constants hold."""
-    return sum(array.size for array in weights(model).values() if array.dtype == np.float32)
+    """Return how many floats the constants hold; numbers alone (an epsilon, a scale of attention) do not count."""
+    return sum(array.size for array in weights(model).values() if array.dtype == np.float32 and array.ndim)
 
 
 def layers(model: onnx.ModelProto) -> dict[str, int]:

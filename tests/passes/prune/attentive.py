@@ -130,7 +130,7 @@ def _repeat(net: Net, x: str) -> str:
 
 def grouped_query_decoder(net: Net) -> onnx.ModelProto:
     """A decoder of the kind of Llama: RMS norms, rotary positions, grouped queries, a gated feed-forward layer."""
-    keys, width = net.wide(KEYS), net.fixed(WIDTH)
+    keys, width = net.wide(KEYS), net.wide(WIDTH)
     mask = net.const(np.triu(np.full((LENGTH, LENGTH), -1e4), 1))
     x = _embedding(net, width)
     for name in ("1", "2"):
@@ -181,11 +181,13 @@ ATTENTIVE = {
         _stream("embedding"),
         (0.67, None),
     ),
-    # a unit is a head of keys and values with the heads of queries that it serves
+    # a unit is a head of keys and values with the heads of queries that it serves; RMS norms take fewer channels
     "grouped-query-decoder": Architecture(
         grouped_query_decoder,
-        {f"{b}.q {b}.k {b}.v": KEYS for b in "12"} | {f"{b}.gate {b}.up": HIDDEN for b in "12"},
-        _stream("embedding"),
+        {f"{b}.q {b}.k {b}.v": KEYS for b in "12"}
+        | {f"{b}.gate {b}.up": HIDDEN for b in "12"}
+        | {"embedding 1.o 1.down 2.o 2.down": WIDTH},
+        {"fc": OUTPUT},
     ),
     "geglu": Architecture(
         geglu,

@@ -1,0 +1,76 @@
+"""What channel groups consist of and cost, for people."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.costs import macs
+from onnxcomp.passbase import ChannelGroup, Grouping, Skip
+
+from .groups import Channels, Group
+from .walk import Slice
+
+__all__ = ["listing"]
+
+
+def listing(model: ir.Model, channels: Channels) -> Grouping:
+    """Describe what `discover` found in a prepared model."""
+    nodes = {str(node.name): node for node in model.graph}
+    costs = _costs(model, channels.shapes)
+    every = np.concatenate([np.zeros(0, np.int32), *(group.labels for group in channels.groups)])
+    return Grouping(
+        tuple(_described(group, channels, nodes, costs) for group in channels.groups),
+        tuple(Skip(name, nodes[name].op_type, reason) for name, reason in channels.frozen.items()),
+        sum(_touched(channels.slices, every, channels, nodes).values()),
+    )
+
+
+def _described(
+    group: Group, channels: Channels, nodes: Mapping[str, ir.Node], costs: Mapping[str, int | None]
+) -> ChannelGroup:
+    touched = _touched((*group.producers, *group.parameters, *group.inputs), group.labels, channels, nodes)
+    shares: dict[str, float] = {}
+    for (name, index), elements in touched.items():
+        if costs[name]:
+            whole = math.prod(channels.shape(nodes[name].inputs[index]))
+            shares[name] = max(shares.get(name, 0.0), elements / whole)
+    known = all(costs[name] is not None for name, _ in touched)
+    return ChannelGroup(
+        group.name,
+        group.kind,
+        group.channels,
+        tuple(dict.fromkeys(item.node for item in group.producers)),
+        tuple(dict.fromkeys(reader.node for reader in group.consumers)),
+        sum(touched.values()),
+        round(sum((costs[name] or 0) * share for name, share in shares.items())) if known else None,
+    )
+
+
+def _touched(
+    slices: Iterable[Slice], labels: np.ndarray, channels: Channels, nodes: Mapping[str, ir.Node]
+) -> dict[tuple[str, int], int]:
+    """Count the elements of each constant, by node and input, that would go with all channels of these labels."""
+    left: dict[tuple[str, int], dict[int, int]] = {}
+    for item in slices:
+        kept = int((~np.isin(item.labels, labels)).sum())
+        axes = left.setdefault((item.node, item.input), {})
+        axes[item.axis] = min(kept, axes.get(item.axis, kept))
+    found = {}
+    for (name, index), axes in left.items():
+        shape = channels.shape(nodes[name].inputs[index])
+        stays = math.prod(axes.get(axis, size) for axis, size in enumerate(shape))
+        if stays < math.prod(shape):
+            found[name, index] = math.prod(shape) - stays
+    return found
+
+
+def _costs(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | None]:
+    """Return what each node costs in a run with tensors of these shapes, by name."""
+    copy = model.clone()
+    for node in copy.graph:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and not value.is_initializer() and str(value.name) in shapes:
+                value.shape = ir.Shape(shapes[str(value.name)])
+    return {str(node.name): macs(node) for node in copy.graph}
