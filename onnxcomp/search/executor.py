@@ -29,6 +29,7 @@ __all__ = ["Answer", "Executor", "Judging", "connected", "sendable"]
 
 _SECONDS_TO_CONNECT = 10
 _LARGEST = 1 << 30  # bytes of samples: they are held in memory here and on every machine
+_LONGEST_REASON = 300  # characters of what a package says, which may be a whole log
 _DASK = ("tcp", "tls", "ws", "wss", "ucx")
 
 
@@ -259,7 +260,7 @@ def _missing(address: str, extra: str) -> EnvironmentUnavailable:
 
 
 def _unreachable(address: str, what: str, err: Exception) -> EnvironmentUnavailable:
-    reason = str(err).partition("\n")[0] or type(err).__name__
+    reason = " ".join(str(err).split())[:_LONGEST_REASON] or type(err).__name__
     return EnvironmentUnavailable(f"no {what} answers at {address}: {reason}", hint="start it, or correct --cluster")
 
 
