@@ -38,7 +38,7 @@ CHUNK = 1 << 20  # symbols that decode on their own
 _SYMBOLS_PER_LANE = 2048
 _MOST_LANES = 512
 _MOST_PER_LANE = 32768  # codes of 12 bits: their bytes fit 16 bits
-_SAMPLE, _SAMPLES = 1 << 17, 5  # bytes that deflate is tried on, and at how many places
+_SAMPLE, _SAMPLES = 1 << 17, 5  # bytes that deflate is tried on, and at how many places; all of what is smaller
 _MOST_ROWS, _MOST_MATRICES = 1 << 24, 4096
 _MOST_HEAD = 5 + 8 * _MOST_MATRICES + 2 * _MOST_ROWS + 16 * 512
 _CLASS_STEPS = (0.5, 1.0)  # of levels, in powers of two
@@ -173,8 +173,9 @@ def _plans(data: np.ndarray, coder: Coder, matrices: Matrices) -> Iterable[Plan]
         yield Plan(data, Coder.RAW, data.size * 8)
         return
     if coder is Coder.DEFLATE:
-        starts = {part * max(0, data.size - _SAMPLE) // (_SAMPLES - 1) for part in range(_SAMPLES)}
-        samples = [data[start : start + _SAMPLE].tobytes() for start in sorted(starts)]
+        size = _SAMPLE if data.size > _SAMPLE * _SAMPLES else data.size
+        starts = {part * (data.size - size) // (_SAMPLES - 1) for part in range(_SAMPLES)}
+        samples = [data[start : start + size].tobytes() for start in sorted(starts)]
         packed = sum(len(zlib.compress(sample)) for sample in samples) / sum(map(len, samples))
         yield Plan(data, coder, packed * data.size * 8)
         return
