@@ -1,0 +1,30 @@
+"""What weight sharing gives, on a small zoo."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def test_a_zoo_is_measured_in_all_forms(zoo: Path, run_tool: Callable[..., Any], tmp_path: Path) -> None:
+    files = tmp_path / "s.json", tmp_path / "s.md"
+    done = run_tool(
+        "sharing_bench", zoo, "--only", "resnet8", "--max-drop", 0.1, "--batch", 50, "--json", files[0],
+        "--markdown", files[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(files[0].read_text(encoding="utf-8"))["rows"]
+    assert row["onnxz"] < row["shared"] < row["fp32"]
+    assert row["onnxz"] < row["int8"]
+    assert row["score"] - row["onnxz_score"] <= 0.1 + 1e-9
+    assert row["score"] - row["shared_score"] <= 0.1 + 1e-9
+    assert 1 <= row["bits"] < 8
+    assert files[1].read_text(encoding="utf-8").count("\n| resnet8 ") == 1
+    assert "Geometric mean of 1" in done.stdout
+
+
+def test_what_is_no_model(zoo: Path, run_tool: Callable[..., Any]) -> None:
+    done = run_tool("sharing_bench", zoo, "--only", "broken")
+    assert done.returncode == 1
+    assert "broken" in done.stderr
+    assert run_tool("sharing_bench").returncode == 2
