@@ -28,6 +28,7 @@ from onnxcomp.report import (
     now,
     versions,
 )
+from onnxcomp.report.figures import one_line
 from onnxcomp.search import Progress
 from onnxcomp.target import Gates
 
@@ -173,7 +174,7 @@ def check(
     )
     if saved is not None:
         report = dataclasses.replace(report, results=(*report.results, *saved.compared(report)))
-    missed = tuple(f"{r.name}: {r.reason}" for r in report.results if report.fails(r))
+    missed = tuple(one_line(f"{r.name}: {r.reason}") for r in report.results if report.fails(r))
     report = dataclasses.replace(report, missed=missed)
     if missed:
         raise GateFailed("; ".join(missed), report=report)

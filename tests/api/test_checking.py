@@ -403,3 +403,11 @@ def test_a_container_counts_as_it_lies_on_disk(sample_models: Path, project: Pat
 def test_no_difference_has_no_sign() -> None:
     report = onnxcomp.check("small.onnx", baseline="small.onnx", eval="eval.npz", gates=Gates(max_drop=0.1))
     assert "-0.0000" not in report.render()
+
+
+def test_what_was_saved_can_not_break_out(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    changed(saved, evaluation=HOSTILE)
+    assert call(f"{ALL} --against saved.json --strict") == 1
+    out, err = capfd.readouterr()
+    assert "the samples were others: a<b>" in err
+    assert not [line for line in (out + err).splitlines() if line.startswith("::")]
