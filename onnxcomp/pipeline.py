@@ -5,7 +5,7 @@ must only load, run and give finite numbers where the model did.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from onnxcomp.data import Feed
 from onnxcomp.errors import DataError, ModelError, PassError, RecipeError
 from onnxcomp.facts import is_quantized
-from onnxcomp.metrics import Fidelity, as_arrays
+from onnxcomp.metrics import Fidelity, Outputs, as_arrays, typical_sqnr
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
 from onnxcomp.recipe import METADATA_KEY, Recipe, Step
@@ -86,6 +86,19 @@ class Verifier:
                 where the original's is.
         """
         fidelity = Fidelity()
+        for expected, outputs in self._pairs(session):
+            fidelity.add(expected, outputs)
+        return fidelity
+
+    def typical_sqnr(self, session: Runnable) -> float:
+        """Return the median of the runs' SQNR, dB.
+
+        Raises:
+            ModelError: As for ``compare``.
+        """
+        return typical_sqnr(self._pairs(session))
+
+    def _pairs(self, session: Runnable) -> Iterator[tuple[Outputs, Outputs]]:
         for feed, expected in zip(self._feeds, self._expected, strict=True):
             try:
                 outputs = as_arrays(session.run(feed))
@@ -98,8 +111,7 @@ class Verifier:
                     raise ModelError(f"output {name} changed its shape")
                 if _broken(expected[name], value):
                     raise ModelError(f"output {name} is not finite any more")
-            fidelity.add(expected, outputs)
-        return fidelity
+            yield expected, outputs
 
 
 def run_recipe(

@@ -8,7 +8,8 @@ Sums of squares are float64: values of a size under 1e-150 or over 1e150 are out
 """
 
 import math
-from collections.abc import Collection, Mapping
+import statistics
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from onnxcomp.errors import MetricError
 from onnxcomp.metrics.tables import as_arrays
 
-__all__ = ["Fidelity", "OutputFidelity", "Outputs", "agreement", "cosine", "sqnr"]
+__all__ = ["Fidelity", "OutputFidelity", "Outputs", "agreement", "cosine", "sqnr", "typical_sqnr"]
 
 Outputs = Mapping[str, Any]
 
@@ -278,6 +279,25 @@ def cosine(reference: np.ndarray, candidate: np.ndarray) -> float:
         MetricError: Shapes differ, or values are no numbers.
     """
     return _sums(reference, candidate).cosine()
+
+
+def typical_sqnr(runs: Iterable[tuple[Outputs, Outputs]]) -> float:
+    """Median over runs of the SQNR of the worst float output, dB: one bad run, which decides the sum, does not count.
+
+    Args:
+        runs: Outputs of the original and of the other model, of each run.
+
+    Raises:
+        MetricError: There are no runs, or names, shapes or kinds of the outputs differ.
+    """
+    found = []
+    for reference, candidate in runs:
+        fidelity = Fidelity()
+        fidelity.add(reference, candidate)
+        found.append(fidelity.sqnr)
+    if not found:
+        raise MetricError("no outputs were compared", hint="give at least one sample")
+    return statistics.median_high(found)  # never between infinities
 
 
 def agreement(reference: np.ndarray, candidate: np.ndarray) -> float:

@@ -108,8 +108,6 @@ def _table(report: Content) -> Iterable[str]:
     bound = settings.budget.min_sqnr
     judged = "no bound: the labels decide" if settings.metric else "bound 20 dB"
     judged = judged if bound is None else f"bound {bound:g} dB"
-    if outcome.evidence is not None and outcome.evidence.expected_sqnr is not None:
-        judged += f"; {outcome.evidence.expected_sqnr:.1f} dB on calibration samples"
     yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB   {judged}"
 
 
@@ -118,7 +116,7 @@ def _verdict(report: Content) -> str:
     if outcome.missed is not None:
         return "a bound is missed: no model is written"
     if outcome.winner is None:
-        return "nothing measured better: the original is delivered unchanged"
+        return "nothing better was proven inside the budget: the original is delivered unchanged"
     if outcome.winner == "cleanup":
         return "no quantized model was better inside the budget: the cleaned-up model is delivered"
     return f"{outcome.winner} is delivered ({outcome.seconds:.0f} s in all)"

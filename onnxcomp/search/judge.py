@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxcomp.data import Samples
 from onnxcomp.errors import MetricError
-from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval
+from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval, typical_sqnr
 from onnxcomp.runtime import Session
 from onnxcomp.search.early import GROUPS, hopeless, looks
 from onnxcomp.search.result import Evidence, Miss, Quality
@@ -133,7 +133,8 @@ class Judge:
             seconds=_INTERVAL_SECONDS,
         )
         low, high = (None, None) if interval is None else (interval.low, interval.high)
-        return quality, Evidence(samples, held_out, low, high, method)
+        typical = typical_sqnr(zip(self._reference, outputs, strict=True))
+        return quality, Evidence(samples, held_out, low, high, method, typical_sqnr=typical)
 
     def _run(self, session: Session, *, early: bool = False) -> tuple[Quality, Spool]:
         """Return the quality, and the outputs where there is a metric."""

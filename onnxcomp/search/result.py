@@ -101,7 +101,8 @@ class Evidence:
         low: Lower end of the 95 % interval of the score's difference from the original's; None: there is no interval.
         high: Upper end of it.
         method: How the interval was computed, or why there is none.
-        expected_sqnr: Of the same model on calibration samples, dB; None: there are none.
+        typical_sqnr: Median of the runs' SQNR, dB; None: there is no score that it might call in question.
+        expected_sqnr: The same on calibration samples; None: there are none.
     """
 
     samples: int
@@ -109,6 +110,7 @@ class Evidence:
     low: float | None = None
     high: float | None = None
     method: str = "no labels"
+    typical_sqnr: float | None = None
     expected_sqnr: float | None = None
 
 

@@ -108,11 +108,11 @@ def test_a_score_inside_the_budget_is_not_trusted_where_outputs_are_noisier_than
     times(static=0.4, dynamic=0.6, cleanup=1.0)
     outcome = onnxcomp.optimize(**clipped, metric="top1", budget=Budget(max_drop=1, min_agreement=0)).report.outcome
     fates = {candidate.name: str(candidate.rejected) for candidate in outcome.candidates}
-    assert "over a bit worse than the" in fates["static"]
+    assert "the score may be luck" in fates["static"]
     assert outcome.winner == "dynamic"
     assert outcome.evidence is not None
-    assert outcome.evidence.expected_sqnr is not None
-    assert outcome.quality.sqnr > outcome.evidence.expected_sqnr - 6.1
+    assert outcome.evidence.typical_sqnr is not None
+    assert outcome.evidence.typical_sqnr > 20
 
 
 def test_a_rescued_model_that_fails_the_verdict_gets_more_float_nodes(
