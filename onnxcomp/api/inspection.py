@@ -75,6 +75,11 @@ def inspect(
     if quantization:
         made_up = make_up(found, seed=seed, batch=batch) if synthetic_calibration and samples is None else samples
         verdicts = place(found, chosen, feed=feed, calibration=made_up, runs=not refusal)
+        if is_quantized(found):
+            notes.append(
+                "the model is quantized already: what is said is what could be rewritten now; layers between "
+                "DequantizeLinear and QuantizeLinear run in int8 as they are"
+            )
     grouping = _grouping(found, PassContext(chosen, samples=samples, seed=seed), refusal, notes) if groups else None
     return Inspection(
         model=str(source) if source else "(in memory)",

@@ -142,7 +142,9 @@ MaxLatencyGate = Annotated[
     float | None, typer.Option("--max-latency-ratio", help="Gate: largest share of the original's latency.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work and print the report, but write no file.")]
-Synthetic = Annotated[bool, typer.Option("--synthetic", help="Calibrate on made-up inputs.")]
+Synthetic = Annotated[
+    bool, typer.Option("--synthetic", help="Calibrate on made-up inputs, where there are no samples.")
+]
 TargetName = Annotated[str, typer.Option("--target", help="Where the model will run; auto is this machine.")]
 ProviderName = Annotated[Provider, typer.Option("--provider", help="What runs the models.")]
 Reports = Annotated[

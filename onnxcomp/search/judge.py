@@ -64,7 +64,7 @@ def hold_out(task: Task, seed: int) -> tuple[Task, str]:
     """
     rows, runs = task.samples.rows, task.samples.length
     if rows is None or runs is None:
-        return task, "the same samples: only rows of one .npz file can be held out"
+        return task, "the same samples: only rows of one .npz file of evaluation samples can be held out"
     if rows < _FEWEST_ROWS or runs < _FEWEST_RUNS:
         return task, f"the same samples: fewer than {_FEWEST_ROWS} rows, or than {_FEWEST_RUNS} runs, are not split"
     searched, held_out = task.samples.split(_SEARCHED, seed)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Proof", "Prover"]
 
 _ONE_BIT = 20 * math.log10(2)  # dB: noise of twice the amplitude
-_QUIET = 20.0  # dB, from which on answers are no matter of luck
+_QUIET = 10.0  # dB; calibration samples may differ from others, but noise of a tenth of the power is no small matter
 
 
 @dataclass(frozen=True, slots=True)

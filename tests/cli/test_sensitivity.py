@@ -95,7 +95,7 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path) -> None:
     program = (
         "import os, signal\n"
         "from onnxcomp.search import judge\n"
-        "judge.Judge.quality = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "judge.Judge.quality = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
         "from onnxcomp.cli import main\n"
         "main()\n"
     )
