@@ -194,12 +194,12 @@ class Prover:
             quality, evidence = self._work.memory.recall(
                 f"verdict on {result.name}", key, tuple[Quality, Evidence], measure
             )
+            if not self._held_out:
+                result.quality = quality
             result.rejected = self._final.objection(quality) or _doubt(evidence)
         except (MetricError, ModelError) as err:
             result.rejected = str(err)
         if result.rejected is None:
-            if not self._held_out:
-                result.quality = quality
             return quality, evidence
         if self._held_out:
             result.rejected = f"on samples that the search did not see: {result.rejected}"
