@@ -51,6 +51,7 @@ class PruneChannelsConfig:
         granularity: Whether attention loses whole heads, or the same dimensions of all heads.
         seed: Of the criterion ``random``.
         ignore: Patterns of names of layers whose channels stay.
+        exclude: Names of layers whose channels stay.
     """
 
     ratio: float = 0.3
@@ -59,6 +60,7 @@ class PruneChannelsConfig:
     granularity: Literal["head", "dim"] = "head"
     seed: int = 0
     ignore: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
@@ -116,6 +118,8 @@ class PruneChannels(Pass[PruneChannelsConfig]):
 
     def _mask(self, group: Group, scores: np.ndarray | None, ctx: PassContext) -> np.ndarray | str:
         """Return which channels of a group stay, or why all do."""
+        if any(item.node in self.config.exclude for item in group.producers):
+            return "excluded"
         if any(fnmatchcase(item.node, pattern) for item in group.producers for pattern in self.config.ignore):
             return "it is to be ignored"
         if scores is None:
@@ -127,7 +131,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         return choose(scores, count)
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
-        """List the groups; a search leaves one out by naming its layers in ``ignore``."""
+        """List the groups; a search leaves one out by naming its layers in ``exclude``."""
         prepared, channels = self._found(model, ctx)
         types = {str(node.name): node.op_type for node in prepared.graph}
         return [

@@ -57,6 +57,16 @@ def test_wrong_settings_are_refused(setting: dict[str, object]) -> None:
         PruneChannels.from_settings(setting)
 
 
+def test_a_unit_is_left_out_by_the_names_of_its_nodes() -> None:
+    proto = ARCHITECTURES["resnet-basic"].build(Net())
+    model, ctx = load(proto.SerializeToString()), context()
+    units = PruneChannels(PruneChannelsConfig(round=1)).units(model, ctx)
+    ctx.skipped.clear()
+    stats = PruneChannels(PruneChannelsConfig(round=1, exclude=units[0].nodes)).run(model, ctx)
+    assert stats.counters["groups pruned"] == len(units) - 1
+    assert "excluded" in [skip.reason for skip in ctx.skipped]
+
+
 def test_a_wrong_mask_shows_in_the_comparison() -> None:
     proto = next(iter(ARCHITECTURES.values())).build(Net())
     ctx = context()
