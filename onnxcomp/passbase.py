@@ -27,6 +27,7 @@ __all__ = [
     "Grouping",
     "Need",
     "NoConfig",
+    "Origin",
     "Pass",
     "PassContext",
     "PassStats",
@@ -130,6 +131,19 @@ class Grouping:
     parameters: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The float model before anything was pruned from it, and what of it is still there.
+
+    Attributes:
+        model: What the first pruning step of the recipe began with; its tensors have the names that they have now.
+        kept: Indices that are still there, by name of a tensor and by axis; of others all are.
+    """
+
+    model: "ir.Model"
+    kept: "Mapping[str, Mapping[int, np.ndarray]]" = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class PassContext:
     """What the passes of one run share.
@@ -139,6 +153,7 @@ class PassContext:
         samples: Calibration samples, where the user gave some.
         ranges: Activation ranges by tensor name, measured once on the cleaned-up model.
         reference: Means of the last model of this recipe that was not quantized yet, where there are samples.
+        origin: The model of this recipe that was not pruned yet, where a step has pruned it.
         seed: For every random choice.
         threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
         progress: Told how many samples a pass has run, and of how many, where that is known.
@@ -149,6 +164,7 @@ class PassContext:
     samples: Samples | None = None
     ranges: RangeStore | None = None
     reference: MeanStore | None = None
+    origin: Origin | None = None
     seed: int = 0
     threads: int = 0
     progress: Callable[[int, int | None], None] | None = None

@@ -129,16 +129,20 @@ def run_recipe(
     """
     kept: list[Step] = []
     reports = []
+    ctx.origin = None
     for step in recipe.steps:
         if progress:
             progress(step.name)
         start = time.perf_counter()
         _keep_reference(model, ctx)
+        origin = ctx.origin
         changed, report = _run_step(model, step, ctx, verifier)
         reports.append(replace(report, seconds=time.perf_counter() - start))
         if changed is not None:
             model = changed
             kept.append(step)
+        else:
+            ctx.origin = origin
     if kept:
         earlier = recipe_of(model).steps
         model = model.clone()

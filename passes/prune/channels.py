@@ -33,6 +33,7 @@ from onnxcomp.passbase import Grouping, Pass, PassContext, PassStats, Unit
 from .groups import Channels, Group, discover, prepare
 from .importance import Criterion, importance
 from .listing import listing
+from .origin import after
 from .select import choose, kept_count, protected
 from .trace import inputs_for
 from .verify import verified
@@ -106,6 +107,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
             ctx.skip(nodes[first[name]], reason)
         if not result.kept:
             return PassStats(modified=False)
+        ctx.origin = after(ctx.origin, prepared, channels, result.kept)
         before = parameter_count(model)
         result.model.graph.meta.update(model.graph.meta)
         model.graph = result.model.graph
