@@ -273,4 +273,12 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _spelt(hint: Any) -> str:
-    return str(hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint)
+    """Say in words what type a setting has."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_spelt, arguments))
+    if origin is tuple:
+        return f"a list of {_spelt(arguments[0])}" if arguments[-1] is ... else f"a list of {len(arguments)} values"
+    return "nothing" if hint is types.NoneType else str(getattr(hint, "__name__", hint))

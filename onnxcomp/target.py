@@ -4,8 +4,9 @@ import enum
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -181,6 +182,14 @@ Goal = Literal["latency", "size", "balanced"]
 Technique = Literal["static", "dynamic", "weights", "float16"]  # of those that `optimize` chooses from
 
 
+def _check_numbers(bounds: object) -> None:
+    """Refuse bounds that are no numbers, or not a number."""
+    for field in fields(bounds):  # type: ignore[arg-type]
+        value = getattr(bounds, field.name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value)):
+            raise UsageError(f"{field.name.replace('_', '-')} must be a number, got {value!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What the result may cost.
@@ -204,6 +213,7 @@ class Budget:
     max_latency_ratio: float | None = None
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if not 0 <= self.max_drop <= 1:
             raise UsageError(f"max-drop must be in [0, 1], got {self.max_drop}")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
@@ -247,6 +257,7 @@ class Gates:
     def __post_init__(self) -> None:
         if self.max_size_ratio is not None and not self.max_size_ratio > 0:
             raise UsageError(f"max-size-ratio must be positive, got {self.max_size_ratio}")
+        _check_numbers(self)
         Budget(  # the ranges are the same
             0.0 if self.max_drop is None else self.max_drop,
             self.min_agreement,

@@ -72,6 +72,8 @@ def test_an_empty_recipe() -> None:
         (HEAD + '[[pass]]\nname = "make-it-good"', "no pass 'make-it-good'"),
         (HEAD + '[[pass]]\nname = "fold-bias"\nstrength = 9', "no setting 'strength'"),
         (HEAD + '[[pass]]\nname = "quantize-static"\nmethod = "magic"', "magic"),
+        (HEAD + '[[pass]]\nname = "prune-channels"\ngranularity = 3', "granularity must be 'head' or 'dim', got 3"),
+        (HEAD + '[[pass]]\nname = "prune-channels"\nignore = "a"', "ignore must be a list of str, got 'a'"),
         (HEAD + '[[pass]]\nname = "quantize-static"\nanchors = ["Add"]', "'Add' can't be an anchor"),
         (HEAD + '[[pass]]\nname = "quantize-static"\nanchors = "Conv"', "anchors"),
         (HEAD + '[[pass]]\nname = "quantize-static"\nexclude = "conv1"', "exclude"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from onnxcomp.errors import UsageError
-from onnxcomp.target import TARGETS, Gates, get_target
+from onnxcomp.target import TARGETS, Budget, Gates, get_target
 
 FOUND: dict[str, Any] = {"drop": 0.02, "agreement": 0.9, "sqnr": 25.0, "size": 1000, "original_size": 2000}
 
@@ -40,11 +40,21 @@ def test_a_model_that_gives_nonsense_misses_the_sqnr() -> None:
 
 @pytest.mark.parametrize(
     "bounds",
-    [{"max_drop": -0.1}, {"min_agreement": 2}, {"min_sqnr": float("nan")}, {"max_size": 0}, {"max_latency_ratio": 0}],
+    [
+        {"max_drop": -0.1},
+        {"max_drop": "0.01"},
+        {"min_agreement": 2},
+        {"min_agreement": True},
+        {"min_sqnr": float("nan")},
+        {"max_size": 0},
+        {"max_size": [5]},
+        {"max_latency_ratio": 0},
+    ],
 )
-def test_bounds_out_of_range(bounds: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [Budget, Gates])
+def test_bounds_that_cannot_be(bounds: dict[str, Any], kind: type[Budget | Gates]) -> None:
     with pytest.raises(UsageError, match=next(iter(bounds)).replace("_", "-")):
-        Gates(**bounds)
+        kind(**bounds)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -143,9 +143,15 @@ def _interrupted() -> int:
 def _complain(message: str, hint: str | None) -> None:
     if sys.stderr is None:  # closed; print would take stdout instead
         return
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_shown(message)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {_shown(hint)}", file=sys.stderr)
+
+
+def _shown(text: str) -> str:
+    """Return a text as a terminal may have it: names in models can hold line breaks and control characters."""
+    lines = text.splitlines()
+    return "\n  ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 def _show_version(wanted: bool) -> None:

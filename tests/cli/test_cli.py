@@ -55,6 +55,13 @@ def test_arguments_of_another_type(folder: Path, arguments: dict[str, Any]) -> N
     assert "pass" in str(caught.value.hint)
 
 
+def test_names_with_line_breaks_can_not_pass_for_messages(capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert call("inspect", str(folder / "a\nhint: run this\x1b[31m.onnx")) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("hint: run this")] == []
+    assert "\x1b" not in "".join(lines)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_gate_that_fails(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = snapshot(folder)
