@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from onnxcomp.api.anatomy import anatomy
 from onnxcomp.api.common import (
     Data,
     check_images_used,
@@ -166,7 +167,18 @@ def optimize(
         found.append(f"candidates were judged on the cluster at {cluster}; the winner once more, and all timed, here")
     if outcome.cut_short:
         found.append("the time budget ended the search early: a longer --time-budget may find more")
-    report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)))
+    parts = None
+    if outcome.winner is not None and outcome.cleaned is not None:
+        parts = anatomy(
+            prepared.model,
+            outcome.cleaned,
+            outcome.model,
+            next(iter(work.task.samples.take(1))),
+            histograms=outcome.histograms,
+            seconds=outcome.original_seconds,
+            threads=threads,
+        )
+    report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)), parts)
     if outcome.missed is not None:
         raise GateFailed(outcome.missed, report=report)
     return Result(outcome.model, report, outcome)

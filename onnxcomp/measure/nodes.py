@@ -19,7 +19,7 @@ __all__ = ["node_bytes", "node_times"]
 _DEEPEST = 3  # nodes behind an operator that its kernel may do as well: a bias, a residual, an activation
 
 
-def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1) -> dict[str, float]:
+def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1, runs: int = 20) -> dict[str, float]:
     """Return the median seconds that onnxruntime spends on each node of the main graph, by the name of the node.
 
     What a node does inside the kernel of another counts there. Kernels whose name tells nothing are left out.
@@ -28,7 +28,7 @@ def node_times(model: "ir.Model", feed: Feed, *, threads: int = 1) -> dict[str, 
         ModelError: onnxruntime refuses the model.
     """
     with materialized(model) as source:
-        profile = runtime.node_times(source, feed, threads=threads)
+        profile = runtime.node_times(source, feed, threads=threads, runs=runs)
     places = {output.name: node for node in model.graph for output in node.outputs if output.name}
     places |= {node.name: node for node in model.graph if node.name}
     kernels = [(places[name], op_type, taken) for (name, op_type), taken in profile.items() if name in places]

@@ -33,6 +33,7 @@ _MAX_RUNS = 1000  # of one block; a contender of a microsecond needs no more
 _GROWTH = 1.5  # the interval is looked at after min_rounds, and then whenever there are half as many rounds more
 _WARM_SHARE = 0.1  # of max_seconds, for all contenders together
 _WARM_NS = 10_000_000  # one batch of the warm-up, and at least _LOW_RUNS runs
+_TWENTIETHS = tuple((2 * i + 1) / 40 for i in range(20))  # the middle of each
 _STABLE = 0.95  # warm when the next batch needs more than this share of the time of the best one before
 
 _Contenders = Mapping[str, Callable[[], object]]
@@ -49,6 +50,7 @@ class Timing:
         median: Of all runs, disturbed or not; ``p90`` and ``p99`` too.
         runs: Their number.
         undisturbed: Of a run that other programs left alone; ratios compare these times.
+        quantiles: Times of runs that stand for a twentieth of all each: the 2.5 %, 7.5 %, ... 97.5 % quantiles.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Timing:
     p99: float
     runs: int
     undisturbed: float
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +289,9 @@ def _block(function: Callable[[], object], runs: int, clock: _Clock) -> _Series:
 def _timing(name: str, times: _Series, blocks: list[float]) -> Timing:
     """Summarise all runs of a contender."""
     median, p90, p99 = np.quantile(times, [0.5, 0.9, 0.99]) / _NS
-    return Timing(name, float(median), float(p90), float(p99), times.size, float(np.median(blocks)) / _NS)
+    undisturbed = float(np.median(blocks)) / _NS
+    quantiles = tuple((np.quantile(times, _TWENTIETHS) / _NS).tolist())
+    return Timing(name, float(median), float(p90), float(p99), times.size, undisturbed, quantiles)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
+from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.document import Document, Written
 from onnxcomp.search import Outcome
 from onnxcomp.target import Budget
 
 __all__ = ["Content", "Settings"]
+
+_NOT_SAVED = ("model", "source", "cleaned", "histograms")  # of an outcome: the anatomy says what is in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Content(Document):
         parameters: Elements of the original's weights.
         opset: Of the original.
         recipe: TOML of the recipe that reproduces the delivered model; empty where the original is delivered.
+        anatomy: Layers, storage, operators and activations, before and after; None: the original is delivered.
         notes: What the reader should know.
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
@@ -74,6 +78,7 @@ class Content(Document):
     versions: dict[str, str]
     machine: dict[str, str]
     created: str
+    anatomy: Anatomy | None = None
     output: Written | None = None
 
     def content(self) -> dict[str, Any]:
@@ -93,4 +98,4 @@ def _outcome_types() -> dict[str, Any]:
     import onnx_ir as ir
 
     hints = get_type_hints(Outcome, localns={"ir": ir})
-    return {f.name: hints[f.name] for f in dataclasses.fields(Outcome) if f.name not in ("model", "source")}
+    return {f.name: hints[f.name] for f in dataclasses.fields(Outcome) if f.name not in _NOT_SAVED}

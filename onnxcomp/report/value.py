@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from onnxcomp.facts import opset, parameter_count
 from onnxcomp.pipeline import recipe_of
+from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.content import Content, Settings
 from onnxcomp.report.document import machine, now, versions
 from onnxcomp.report.markdown import render_markdown
@@ -30,7 +31,9 @@ class Report(Content):
         return render_markdown(self)
 
 
-def make_report(model: "ir.Model", outcome: Outcome, settings: Settings, notes: tuple[str, ...]) -> Report:
+def make_report(
+    model: "ir.Model", outcome: Outcome, settings: Settings, notes: tuple[str, ...], anatomy: Anatomy | None = None
+) -> Report:
     """Put a report together.
 
     Args:
@@ -38,6 +41,7 @@ def make_report(model: "ir.Model", outcome: Outcome, settings: Settings, notes: 
         outcome: What `optimize` found.
         settings: What it was asked for.
         notes: Plain sentences for the reader.
+        anatomy: What the original and the delivered model are made of; None: the original is delivered.
     """
     recipe = recipe_of(outcome.model)
     return Report(
@@ -50,4 +54,5 @@ def make_report(model: "ir.Model", outcome: Outcome, settings: Settings, notes: 
         versions=versions(),
         machine=machine(),
         created=now(),
+        anatomy=anatomy,
     )

@@ -9,6 +9,7 @@ does, the original is.
 import math
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ class _Optimizer:
         front = None
         if work.pareto is not None:
             front = explore(built, prover, work, self._race, original_size=self._size, late=self._late)
-        return self._outcome(proof, built, prover, timing=timing, reports=reports, front=front)
+        outcome = self._outcome(proof, built, prover, timing=timing, reports=reports, front=front)
+        return replace(outcome, cleaned=cleaned, histograms=ctx.ranges.known if ctx.ranges else {})
 
     def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
         """Return what nodes are called, those first that can be left out: before and after cleanup, and in passes."""
@@ -245,6 +247,7 @@ class _Optimizer:
         nearest = self._nearest(built, prover) if missed else ()
         delivered = None if proof is None else proof.candidate.result
         timing = proof.timing if proof else timing
+        shown = ("original", delivered.name if delivered else "original")
         seconds_of = {t.name: t.undisturbed for t in timing.timings} if timing else {}
         return Outcome(
             model=proof.model if proof else self._model,
@@ -257,7 +260,7 @@ class _Optimizer:
             evidence=proof.evidence if proof else None,
             latency=delivered.latency if delivered else None,
             original_seconds=seconds_of.get("original"),
-            seconds_per_run=seconds_of.get(delivered.name if delivered else "original"),
+            seconds_per_run=seconds_of.get(shown[-1]),
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
             missed=None if missed is None else _told(missed, nearest),
@@ -265,6 +268,7 @@ class _Optimizer:
             front=front,
             seconds=self._seconds(),
             cut_short=self._cut_short,
+            timings=tuple(t for t in timing.timings if t.name in shown) if timing else (),
             source=self._source,
         )
 

@@ -1,14 +1,16 @@
 """What `optimize` found out: one value per candidate, and the one that was delivered."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcomp.files import copy_file
-from onnxcomp.measure import Ratio
+from onnxcomp.measure import Ratio, Timing
 from onnxcomp.model import PACKED_SUFFIX, save
 from onnxcomp.pipeline import PassReport
 from onnxcomp.recipe import Recipe
+from onnxcomp.thresholds import Histogram
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -161,7 +163,10 @@ class Outcome:
         front: What was written to the folder of the front; None: none was asked for.
         seconds: Wall-clock time of the whole run.
         cut_short: Whether the time budget kept optional steps from being begun or finished.
+        timings: Of the original and the delivered model, from the final interleaved run; empty: nothing was timed.
         source: The file that the original came from.
+        cleaned: The original after clean-up, that candidates start from.
+        histograms: How the values of activations are distributed on the calibration samples, by tensor.
     """
 
     model: "ir.Model"
@@ -182,7 +187,10 @@ class Outcome:
     front: tuple[FrontModel, ...] | None = None
     seconds: float = 0.0
     cut_short: bool = False
+    timings: tuple[Timing, ...] = ()
     source: Path | None = None
+    cleaned: "ir.Model | None" = None
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the delivered model atomically; an original that was not improved is copied byte for byte.

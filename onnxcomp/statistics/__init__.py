@@ -7,7 +7,7 @@ from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, collect_grams
 from onnxcomp.statistics.means import MeanStore, collect_means
 from onnxcomp.statistics.ranges import RangeStore
 from onnxcomp.statistics.squares import collect_squares
-from onnxcomp.statistics.tap import float_tensors, inner_values, runs
+from onnxcomp.statistics.tap import float_tensors, inner_values, runs, tapped
 from onnxcomp.thresholds import Histogram, Range
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "float_tensors",
     "inner_values",
     "runs",
+    "tapped",
 ]
