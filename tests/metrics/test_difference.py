@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from onnxcomp.errors import MetricError
 from onnxcomp.metrics import agreement, cosine, sqnr
-
-NAN, INF = math.nan, math.inf
-from tests.metrics.values import array, pairs
+from tests.metrics.values import INF, NAN, array, pairs
 
 
 @given(pairs())

@@ -8,9 +8,7 @@ import pytest
 
 from onnxcomp.errors import MetricError
 from onnxcomp.metrics import Fidelity, agreement, as_arrays, cosine, sqnr
-
-NAN, INF = math.nan, math.inf
-from tests.metrics.values import array
+from tests.metrics.values import INF, NAN, array
 
 
 def test_fidelity_of_runs_is_the_metric_of_all_values():

@@ -1,6 +1,5 @@
 """Top-1 and top-5, and metrics of the user's own: loading and calling them."""
 
-import math
 import sys
 
 import numpy as np
@@ -8,9 +7,7 @@ import pytest
 
 from onnxcomp.errors import MetricError
 from onnxcomp.metrics import evaluate, load_metric, top1, top5
-
-NAN, INF = math.nan, math.inf
-from tests.metrics.values import array
+from tests.metrics.values import INF, NAN, array
 
 SCORES = np.arange(20, dtype=np.float32).reshape(2, 10)  # class 9 wins, 5 to 9 are the top five
 
