@@ -1,6 +1,7 @@
 """The verbs, from Python: one module per verb. The command line is a thin layer over these."""
 
 from onnxcomp.api.benchmark import bench
+from onnxcomp.api.bundling import bundle, read_measurements
 from onnxcomp.api.calibration import CalibrateResult, calibrate
 from onnxcomp.api.checking import check
 from onnxcomp.api.comparison import compare
@@ -19,6 +20,7 @@ __all__ = [
     "Result",
     "ShareResult",
     "bench",
+    "bundle",
     "calibrate",
     "check",
     "compare",
@@ -29,6 +31,7 @@ __all__ = [
     "pack",
     "plan",
     "quantize",
+    "read_measurements",
     "sensitivity",
     "session",
     "share",

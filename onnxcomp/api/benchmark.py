@@ -24,7 +24,7 @@ from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import EnvironmentUnavailable, UsageError
 from onnxcomp.facts import input_specs
 from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
-from onnxcomp.model import is_packed, load, save
+from onnxcomp.model import fingerprint, is_packed, load, save
 from onnxcomp.report import BenchReport, BenchSettings, ModelBenchmark, machine, now, versions
 from onnxcomp.runtime import OperatorTime, Provider, Session, check_provider, limits, operator_times
 from onnxcomp.search import Progress
@@ -32,14 +32,15 @@ from onnxcomp.search import Progress
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["bench"]
+__all__ = ["MADE_UP", "Contender", "bench", "check_timing", "enter", "rows_of", "timed_feed"]
 
 _PROFILE_SECONDS = 2.0
 _PROFILE_RUNS = (5, 50)
+MADE_UP = "made-up inputs: where the work depends on values (loops), real ones may take other times"
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Contender:
     """A model to be timed: what it is called, its graph, its file."""
 
     name: str
@@ -92,17 +93,13 @@ def bench(
         raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
     check_threads(threads)
     check_batch(batch)
-    if provider not in get_args(Provider):
-        raise UsageError(f"unknown provider {provider!r}", hint=f"one of: {', '.join(get_args(Provider))}")
-    for name, value in (("seconds", seconds), ("half-width", half_width)):
-        if not 0 < value < float("inf"):
-            raise UsageError(f"{name} must be a positive number, got {value}", hint=f"leave out --{name}, or raise it")
+    check_timing(provider, seconds=seconds, half_width=half_width)
     check_provider(provider)
     tell = progress or (lambda _stage, _share: None)
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
         tell("load", None)
-        entries = [_enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
-        feed, description = _feed(entries, data, batch=batch, images=images, seed=seed)
+        entries = [enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
+        feed, description = timed_feed(entries, data, batch=batch, images=images, seed=seed)
         loads = load_times([entry.path for entry in entries], threads=threads, provider=provider)
         memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
         timing = _time(
@@ -122,11 +119,9 @@ def bench(
                 operator_times(entry.path, feed, threads=threads, provider=provider, runs=_profile_runs(found.median))
                 for entry, found in zip(entries, timing.timings, strict=True)
             ]
-    rows = batch if all(np.shape(value)[:1] == (batch,) for value in feed.values()) else 1
-    if rows < batch:
-        notes.append(f"the models do not take batches of {batch}: a run counts as one row")
+    rows = rows_of(feed, batch, notes)
     if data is None:
-        notes.append("made-up inputs: where the work depends on values (loops), real ones may take other times")
+        notes.append(MADE_UP)
     found = tuple(
         ModelBenchmark(
             model=entry.name,
@@ -137,6 +132,7 @@ def bench(
             memory=memory[i],
             ratio=timing.ratios.get(timing.timings[i].name),
             operators=tuple(operators[i]),
+            fingerprint=fingerprint(entry.model),
         )
         for i, entry in enumerate(entries)
     )
@@ -155,7 +151,28 @@ def bench(
     )
 
 
-def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, folder: Path) -> _Entry:
+def check_timing(provider: str, *, seconds: float, half_width: float) -> None:
+    """Refuse settings of a timing that make no sense.
+
+    Raises:
+        UsageError: One does not.
+    """
+    if provider not in get_args(Provider):
+        raise UsageError(f"unknown provider {provider!r}", hint=f"one of: {', '.join(get_args(Provider))}")
+    for name, value in (("seconds", seconds), ("half-width", half_width)):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be a positive number, got {value}", hint=f"leave out --{name}, or raise it")
+
+
+def rows_of(feed: Feed, batch: int, notes: list[str]) -> int:
+    """Return the rows of a run: the batch where all inputs have it, else 1, with a note."""
+    if all(np.shape(value)[:1] == (batch,) for value in feed.values()):
+        return batch
+    notes.append(f"the models do not take batches of {batch}: a run counts as one row")
+    return 1
+
+
+def enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, folder: Path) -> Contender:
     """Load a model, and find or write the file that sessions are made from."""
     loaded = load(model)
     own = Path(model) if isinstance(model, str | os.PathLike) else None
@@ -163,11 +180,11 @@ def _enter(model: "str | os.PathLike[str] | bytes | ir.Model", number: int, fold
     if path is None or loaded.ir_version >= limits().ir_version:  # the file may have a newer one than onnxruntime takes
         path = folder / f"{number}.onnx"
         save(loaded, path)
-    return _Entry(str(own) if own else f"model {number}", loaded, path, size_on_disk(model, loaded))
+    return Contender(str(own) if own else f"model {number}", loaded, path, size_on_disk(model, loaded))
 
 
-def _feed(
-    entries: Sequence[_Entry], data: Data | None, *, batch: int, images: ImageOptions | None, seed: int
+def timed_feed(
+    entries: Sequence[Contender], data: Data | None, *, batch: int, images: ImageOptions | None, seed: int
 ) -> tuple[Feed, str]:
     """Return the inputs that all models are timed on, and what they are."""
     first, *others = entries
@@ -186,7 +203,7 @@ def _open_dimensions(model: "ir.Model") -> int:
 
 
 def _memories(
-    entries: Sequence[_Entry], feed: Feed, *, threads: int, provider: Provider, progress: Progress
+    entries: Sequence[Contender], feed: Feed, *, threads: int, provider: Provider, progress: Progress
 ) -> tuple[list[Memory | None], list[str]]:
     """Measure what memory each model takes; notes say where that is not known."""
     found: list[Memory | None] = []
@@ -202,7 +219,7 @@ def _memories(
 
 
 def _time(
-    entries: Sequence[_Entry],
+    entries: Sequence[Contender],
     feed: Feed,
     *,
     threads: int,

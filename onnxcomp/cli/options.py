@@ -92,7 +92,7 @@ Model = Annotated[
     Path, typer.Argument(help="The exported ONNX model, or an .onnxz file of one. It is only read.", show_default=False)
 ]
 Models = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
         metavar="MODEL...", help="Exported ONNX models, or .onnxz files. They are only read.", show_default=False
     ),

@@ -1,5 +1,7 @@
 """Measured comparison: contenders timed side by side in one run, with an interval on how much faster each one is."""
 
+from onnxcomp.measure.bundle import SCRIPT, BundledModel, write_bundle
+from onnxcomp.measure.elsewhere import MEASUREMENTS
 from onnxcomp.measure.interval import block_time, median_interval
 from onnxcomp.measure.loading import Memory, load_times, peak_memory
 from onnxcomp.measure.memory import peak_rss
@@ -7,6 +9,9 @@ from onnxcomp.measure.nodes import node_bytes, node_times
 from onnxcomp.measure.timing import Comparison, Ratio, Timing, interleave
 
 __all__ = [
+    "MEASUREMENTS",
+    "SCRIPT",
+    "BundledModel",
     "Comparison",
     "Memory",
     "Ratio",
@@ -19,4 +24,5 @@ __all__ = [
     "node_times",
     "peak_memory",
     "peak_rss",
+    "write_bundle",
 ]

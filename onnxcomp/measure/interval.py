@@ -1,5 +1,8 @@
 """The statistics of a comparison: one time for a block of runs, and an interval for the median of paired ratios."""
 
+import itertools
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -41,14 +44,12 @@ def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[flo
     Returns:
         Median, low and high; low and high are infinite where `n` is too small for `confidence` (below 6 for 0.95).
     """
-    # scipy.special costs a tenth of a second to import, and listing commands never need it
-    from scipy.special import bdtr
-
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = ordered.size
     # the r-th smallest value is above the median with probability P(Binomial(n, 1/2) <= r - 1): the largest r allowed
-    tails = bdtr(np.arange((n + 1) // 2), n, 0.5)
-    rank = int(np.count_nonzero(tails <= (1.0 - confidence) / 2.0))
+    # (whole numbers, by the standard library alone: this runs on other machines, too)
+    tails = itertools.accumulate(math.comb(n, below) for below in range((n + 1) // 2))
+    rank = sum(tail / 2**n <= (1.0 - confidence) / 2.0 for tail in tails)
     if rank == 0:
         return float(np.median(ordered)), -np.inf, np.inf
     return float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[n - rank])

@@ -1,6 +1,7 @@
 """What commands return: values with everything that was measured, and their renderings."""
 
 from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
+from onnxcomp.report.bundle import BundleReport
 from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
 from onnxcomp.report.ci import annotations, junit_xml
@@ -10,6 +11,7 @@ from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine,
 from onnxcomp.report.many import ModelResult, OptimizeManyReport
 from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.quantization import QuantizeReport
+from onnxcomp.report.reading import read_document
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.sharing import ShareReport, TriedBits
@@ -19,6 +21,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BenchReport",
     "BenchSettings",
+    "BundleReport",
     "CalibrateReport",
     "CheckReport",
     "CheckSettings",
@@ -47,5 +50,6 @@ __all__ = [
     "machine",
     "make_report",
     "now",
+    "read_document",
     "versions",
 ]

@@ -12,6 +12,7 @@ from onnxcomp.runtime import OperatorTime, Provider
 __all__ = ["BenchReport", "BenchSettings", "ModelBenchmark"]
 
 _TOP = 10  # types of operators that the text shows
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _COPIES = ", copies of inputs and outputs from and to the host included"
 
 
@@ -52,6 +53,7 @@ class ModelBenchmark:
         ratio: Time per run over the first model's, paired, with its 95 % interval; None: it is the first.
         operators: Time by type of operator, the slowest first, from a run with onnxruntime's profiler, which slows it
             down; empty where that was not asked for.
+        fingerprint: Of graph and weights: models that share it are equal.
     """
 
     model: str
@@ -62,6 +64,7 @@ class ModelBenchmark:
     memory: Memory | None
     ratio: Ratio | None
     operators: tuple[OperatorTime, ...]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class BenchReport(Document):
         threads = f"{asked.threads or 'all'} thread{'' if asked.threads == 1 else 's'}"
         copies = "" if asked.provider == "cpu" else _COPIES
         yield f" target  {asked.provider} provider{copies}, {threads}; {self.rounds} rounds in {self.seconds:.0f} s"
+        runtime = next((self.versions[name] for name in _RUNTIMES if name in self.versions), "?")
+        yield f" machine {self.machine.get('processor', '?')}, {self.machine.get('system', '?')}, onnxruntime {runtime}"
 
     def _rows(self) -> Iterable[list[str]]:
         yield ["model", "size", "median", "p90", "p99", "rows/s", "load", "memory", "time / first", "95 % interval"]

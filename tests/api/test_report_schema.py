@@ -17,6 +17,7 @@ jsonschema = pytest.importorskip("jsonschema")
 
 COMMANDS = {
     "bench": "bench {dense} {dense} --seconds 0.2 --profile",
+    "bundle": "bench {dense} --bundle {bundle}",
     "calibrate": "calibrate {dense} --calibration {calibration} -o {statistics}",
     "check": "check {dense} --baseline {dense} --eval {eval} --min-agreement 1 --max-latency-ratio 9 --seconds 0.2",
     "compare": "compare {dense} {dense} --eval {eval} --perturb noise=0.1",
@@ -67,6 +68,7 @@ def names(dense: Path, sample_models: Path, data: dict[str, Path], tmp_path: Pat
     paths["packed"] = tmp_path / "p.onnxz"
     onnxcomp.pack(dense, paths["packed"])
     paths["statistics"] = tmp_path / "s.npz"
+    paths["bundle"] = tmp_path / "device"
     paths["models"], paths["folder"] = tmp_path / "models", tmp_path / "many"
     paths["models"].mkdir()
     for name, model in (("dense", dense), ("resnet", resnet)):
