@@ -10,12 +10,14 @@ from onnxcomp.api.inspection import inspect
 from onnxcomp.api.many import optimize_many
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.packing import pack, session, unpack
+from onnxcomp.api.pruning import PruneResult, prune
 from onnxcomp.api.quantization import QuantizeResult, quantize
 from onnxcomp.api.sharing import ShareResult, share
 from onnxcomp.api.study import sensitivity
 
 __all__ = [
     "CalibrateResult",
+    "PruneResult",
     "QuantizeResult",
     "Result",
     "ShareResult",
@@ -30,6 +32,7 @@ __all__ = [
     "optimize_many",
     "pack",
     "plan",
+    "prune",
     "quantize",
     "read_measurements",
     "sensitivity",

@@ -1,72 +1,34 @@
 """``quantize``: one technique by hand, verified by execution and measured."""
 
-import dataclasses
 import os
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcomp.api.calibration import collect
-from onnxcomp.api.common import (
-    Data,
-    check_images_used,
-    check_metric,
-    check_threads,
-    choose_task,
-    doubt,
-    make_up,
-    open_data,
-    open_statistics,
-    unverified,
-    why_unmeasured,
-)
+from onnxcomp.api.common import Data, check_threads, open_statistics, unverified, why_unmeasured
+from onnxcomp.api.making import Assignment, MadeResult, assign, cleaned, judge_of, measured, race_of, times
 from onnxcomp.api.modes import Mode, get_mode
-from onnxcomp.data import Feed, ImageOptions
+from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
-from onnxcomp.facts import feature_outputs, is_quantized, opset, parameter_count
-from onnxcomp.measure import Comparison
-from onnxcomp.model import is_one_file, load, open_session, save, size
 from onnxcomp.passbase import Need, PassContext
-from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.pipeline import PassReport, run_recipe
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.report import QuantizeReport, Written, machine, now, versions
-from onnxcomp.runtime import Session
-from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness, why_nothing
+from onnxcomp.report import QuantizeReport
+from onnxcomp.search import Progress, why_nothing
 from onnxcomp.statistics import Statistics
-from onnxcomp.target import Budget, Gates, Target, get_target
+from onnxcomp.target import Gates, Target, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["QuantizeResult", "quantize"]
 
-_VERIFY_RUNS = 3
-_NAME = "quantized"
 
+class QuantizeResult(MadeResult[QuantizeReport]):
+    """What `quantize` gives back."""
 
-@dataclass(frozen=True, slots=True)
-class QuantizeResult:
-    """What `quantize` gives back.
-
-    Attributes:
-        model: The quantized model, as it was loaded back from disk.
-        report: What was done and measured.
-    """
-
-    model: "ir.Model"
-    report: QuantizeReport
-
-    def save(self, path: str | os.PathLike[str]) -> QuantizeReport:
-        """Write the model atomically; return the report, which now also says what was written where.
-
-        Raises:
-            OutputError: The path can't be written.
-        """
-        save(self.model, path)
-        return dataclasses.replace(self.report, output=Written.at(path))
+    __slots__ = ()
 
 
 def quantize(
@@ -132,7 +94,6 @@ def quantize(
         PassError: Nothing could be quantized, or the quantized model fails.
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable.
     """
-    start = time.perf_counter()
     show = progress or _silent
     where, gates = get_target(target), gates or Gates()
     chosen, form = get_mode(mode).formed(form, where)
@@ -150,86 +111,40 @@ def quantize(
         exclude=exclude,
     )
     check_threads(threads)
-    check_metric(metric)
     unmeasured = _why_no_latency(where, bench=bench)
     if gates.max_latency_ratio is not None and unmeasured:
         raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
     given = calibration is not None or synthetic_calibration
     calibrated = _calibrates(chosen, step, samples=given, statistics=statistics is not None)
-    source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)
-    loaded = load(model)
-    notes = [f"latency not measured: {unmeasured}"] if unmeasured else []
-    notes += filter(None, [unverified(where)])
-    if is_quantized(loaded):
-        notes.append("the model is quantized already: what it holds in integers is left as it is")
-    samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
-    check_images_used(images, samples, evaluation)
-    made_up = None
-    unknown = calibrated and known is None
-    if samples is None and (unknown or evaluation is None):
-        made_up = make_up(loaded, seed=seed, batch=batch)
-    if samples is None and unknown:
-        notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
-        samples = made_up
-    task = choose_task(samples, evaluation, made_up, metric, max_drop=gates.max_drop, notes=notes)
-    if gates.max_drop is not None and task.metric is None:
-        raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
-
-    ctx = PassContext(target=where, samples=samples if calibrated else None, seed=seed)
-    made = _make(loaded, chosen, step, ctx, known, task=task, show=show)
-    exact = gates.max_latency_ratio
-    race = None if unmeasured else Race(loaded, _first(task), threads=threads, seed=seed, progress=show)
-    found = _measure(loaded, made.model, task, race, show, exact=exact)
-    seconds = {timing.name: timing.undisturbed for timing in found.timing.timings} if found.timing else {}
-    drop = None
-    if found.before.score is not None and found.after.score is not None:
-        drop = found.before.score - found.after.score
-    original_size = source.stat().st_size if source and is_one_file(loaded) else size(loaded)
-    missed = gates.missed(
-        drop=drop,
-        agreement=found.after.agreement,
-        sqnr=found.after.sqnr,
-        size=found.size,
-        original_size=original_size,
+    work = assign(
+        model,
+        calibration=calibration,
+        evaluation=eval,
+        metric=metric,
+        gates=gates,
+        batch=batch,
+        images=images,
+        seed=seed,
+        made_up=calibrated and known is None,
+        notes=filter(None, [unmeasured and f"latency not measured: {unmeasured}", unverified(where)]),
     )
-    latency = found.timing.ratios[_NAME] if found.timing else None
-    if exact is not None and latency is not None and (slow := slowness(latency, exact)):
-        missed.append(slow)
+    ctx = PassContext(target=where, samples=work.samples if calibrated else None, seed=seed)
+    made = _make(work, chosen, step, ctx, known, show=show)
+    show("judge", None)
+    judge = judge_of(work)
+    race = None if unmeasured else race_of(work, threads=threads, show=show)
+    found = measured(made.model, judge, race, exact=gates.max_latency_ratio)
     report = QuantizeReport(
-        model=str(source) if source else "(in memory)",
+        **work.facts(judge, found, made.passes, made.cleanup),
+        **times(found, where, threads=threads, batch=batch),
         mode=mode,
         settings=step.settings,
-        target=where.name,
         calibration=known.samples if known else ctx.samples.description if ctx.samples else None,
         statistics=known.created if known else None,
-        evaluation=task.samples.description,
-        metric=task.metric_name,
-        gates=gates,
-        missed=tuple(missed),
-        threads=threads,
-        batch=batch,
-        seed=seed,
-        parameters=parameter_count(loaded),
-        opset=opset(loaded),
-        original_size=original_size,
-        size=found.size,
-        original_quality=found.before,
-        quality=found.after,
-        latency=latency,
-        original_seconds=seconds.get("original"),
-        seconds_per_run=seconds.get(_NAME),
-        cleanup=made.cleanup,
-        passes=made.passes,
-        recipe=recipe_of(found.model).to_toml(),
-        notes=tuple(filter(None, [*notes, doubt(found.before.score, task)])),
-        seconds=time.perf_counter() - start,
-        versions=versions(),
-        machine=machine(),
-        created=now(),
     )
-    if missed:
-        raise GateFailed("; ".join(missed), report=report)
+    if report.missed:
+        raise GateFailed("; ".join(report.missed), report=report)
     return QuantizeResult(found.model, report)
 
 
@@ -261,19 +176,8 @@ class _Made:
     passes: tuple[PassReport, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A quantized model loaded back from disk, and what was measured on it."""
-
-    model: "ir.Model"
-    size: int
-    before: Quality
-    after: Quality
-    timing: Comparison | None
-
-
 def _make(
-    model: "ir.Model", mode: Mode, step: Step, ctx: PassContext, known: Statistics | None, *, task: Task, show: Progress
+    work: Assignment, mode: Mode, step: Step, ctx: PassContext, known: Statistics | None, *, show: Progress
 ) -> _Made:
     """Clean up and quantize.
 
@@ -281,22 +185,18 @@ def _make(
         PassError: Nothing could be quantized.
         UsageError: There is no node of an excluded name.
     """
-    show("verify", None)
-    verifier = Verifier(model, task.samples.spread(_VERIFY_RUNS))
-    cleaned, clean_up = run_recipe(
-        model, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None)
-    )
-    base, in_front = run_recipe(cleaned, Recipe(mode.in_front(step)), ctx, verifier)
+    verifier, clean, clean_up = cleaned(work, ctx, show)
+    base, in_front = run_recipe(clean, Recipe(mode.in_front(step)), ctx, verifier)
     units = Step(step.name).make().units(base, ctx)
     ctx.skipped.clear()
     Recipe((step,)).check_excluded(
         dict.fromkeys([*(name for u in units for name in u.nodes), *(str(n.name) for n in base.graph if n.name)])
     )
     if known is not None:
-        ctx.ranges = known.store(cleaned, ctx.samples)
+        ctx.ranges = known.store(clean, ctx.samples)
     elif ctx.samples is not None:
         ctx.ranges = collect(
-            cleaned,
+            clean,
             ctx.samples,
             ctx,
             verifier,
@@ -314,43 +214,11 @@ def _make(
     return _Made(quantized, tuple(clean_up), passes)
 
 
-def _measure(
-    original: "ir.Model", quantized: "ir.Model", task: Task, race: Race | None, show: Progress, *, exact: float | None
-) -> _Found:
-    """Save, load back, judge and time a quantized model.
-
-    Args:
-        original: What it was made of.
-        quantized: In memory.
-        task: What it is judged on.
-        race: Times it; None: it is not timed.
-        show: Told what is going on.
-        exact: The latency ratio that must be told from others; None: a rough one will do.
-    """
-    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-        path = Path(folder, "model.onnx")
-        save(quantized, path)
-        loaded = load(path)
-        show("judge", None)
-        judge = Judge(open_session(original, threads=0), task, Budget(), features=feature_outputs(original))
-        quality = judge.quality(Session(path, threads=0))
-        timing = None
-        if race is not None and exact is None:
-            timing = race.rough({_NAME: loaded})
-        elif race is not None and exact is not None:
-            timing = race.exact(_NAME, Session(path, threads=race.threads), exact)
-    return _Found(loaded, size(loaded), judge.original, quality, timing)
-
-
 def _why_no_latency(target: Target, *, bench: bool) -> str | None:
     """Say why latency is not measured, or None."""
     if not bench:
         return "it was not asked for"
     return why_unmeasured(target)
-
-
-def _first(task: Task) -> Feed:
-    return next(iter(task.samples.take(1)))
 
 
 def _silent(_stage: str, _share: float | None) -> None:

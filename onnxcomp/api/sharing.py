@@ -1,38 +1,25 @@
 """``share``: weights that share values, with given bits or with bits chosen by sensitivity, verified by execution."""
 
-import dataclasses
 import math
 import os
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcomp.api.bits import Choice, path, smallest_good
-from onnxcomp.api.common import (
-    Data,
-    check_images_used,
-    check_metric,
-    choose_task,
-    doubt,
-    make_up,
-    open_data,
-    size_on_disk,
-)
+from onnxcomp.api.common import Data
+from onnxcomp.api.making import MadeResult, Measured, assign, cleaned, judge_of, measured, missed
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
-from onnxcomp.facts import all_nodes, feature_outputs, is_quantized, opset, parameter_count
-from onnxcomp.model import load, open_session, save, size
+from onnxcomp.facts import all_nodes
+from onnxcomp.model import open_session
 from onnxcomp.passbase import PassContext, Unit
-from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
+from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.report import Written, now, versions
 from onnxcomp.report.sharing import ShareReport, TriedBits
 from onnxcomp.runtime import Session
-from onnxcomp.search import Judge, Progress, Quality, Task, cleanup, why_nothing
-from onnxcomp.target import Budget, Gates, get_target
+from onnxcomp.search import Judge, Progress, Task, why_nothing
+from onnxcomp.target import Gates, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ShareResult", "share"]
 
 _PASS = "share-weights"
-_VERIFY_RUNS = 3
 _NOISE_RUNS = 8  # to tell how much noise each unit makes
 _COUNT_RUNS = 64  # of calibration samples, to tell what inputs count
 _CHOICES = {"kmeans": (1, 2, 4, 8), "entropy": tuple(quarter / 4 for quarter in range(4, 33))}
@@ -49,26 +35,10 @@ _DEFAULT_DROP = 0.01
 _DEFAULT_SQNR = 20.0  # dB, without labels
 
 
-@dataclass(frozen=True, slots=True)
-class ShareResult:
-    """What `share` gives back.
+class ShareResult(MadeResult[ShareReport]):
+    """What `share` gives back."""
 
-    Attributes:
-        model: The model, as it was loaded back from disk.
-        report: What was done and measured.
-    """
-
-    model: "ir.Model"
-    report: ShareReport
-
-    def save(self, path: str | os.PathLike[str]) -> ShareReport:
-        """Write the model atomically; return the report, which now also says what was written where.
-
-        Raises:
-            OutputError: The path can't be written.
-        """
-        save(self.model, path)
-        return dataclasses.replace(self.report, output=Written.at(path))
+    __slots__ = ()
 
 
 def share(
@@ -114,7 +84,6 @@ def share(
         PassError: No weight can be shared, or the file would be larger.
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable.
     """
-    start = time.perf_counter()
     show = progress or _silent
     gates = gates or Gates()
     number = _number(bits)
@@ -134,82 +103,61 @@ def share(
     settings |= {"exclude": list(exclude)} if exclude else {}
     settings |= {} if number is None else {"bits": number}
     Step(_PASS, settings).make()
-    check_metric(metric)
-    loaded = load(model)
-    notes = ["the model is quantized already: integers are left as they are"] if is_quantized(loaded) else []
-    samples, evaluation = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, eval))
-    check_images_used(images, samples, evaluation)
-    made_up = make_up(loaded, seed=seed, batch=batch) if samples is None and evaluation is None else None
-    task = choose_task(samples or made_up, evaluation, made_up, metric, max_drop=gates.max_drop, notes=notes)
-    if gates.max_drop is not None and task.metric is None:
-        raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
+    work = assign(
+        model,
+        calibration=calibration,
+        evaluation=eval,
+        metric=metric,
+        gates=gates,
+        batch=batch,
+        images=images,
+        seed=seed,
+    )
+    samples, task = work.samples, work.task
     if number is None and gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
         if task.metric is None:
             gates = replace(gates, min_sqnr=_DEFAULT_SQNR)
         else:
             gates = replace(gates, max_drop=_DEFAULT_DROP)
+    work = replace(work, gates=gates)
     quality_gates = replace(gates, max_size=None, max_size_ratio=None)  # the smallest model that keeps these is taken
 
     counting = None if samples is None else samples.spread(_COUNT_RUNS)
     ctx = PassContext(target=get_target("auto"), samples=counting, seed=seed)
-    show("verify", None)
-    verifier = Verifier(loaded, task.samples.spread(_VERIFY_RUNS))
-    base, clean_up = run_recipe(loaded, cleanup(), ctx, verifier, progress=lambda name: show(f"clean up: {name}", None))
+    verifier, base, clean_up = cleaned(work, ctx, show)
     units = Step(_PASS, settings | {"exclude": []}).make().units(base, ctx)
     Recipe((Step(_PASS, settings),)).check_excluded([name for unit in units for name in unit.nodes])
     units = [unit for unit in units if not set(unit.nodes) & set(exclude)]
-    judge = Judge(open_session(loaded, threads=0), task, Budget(), features=feature_outputs(loaded))
-    original_size = size_on_disk(model, loaded)
-    work = _Work(loaded, base, ctx, verifier, judge, settings)
-    made = work.make({}) if number is not None else _chosen(work, units, task, quality_gates, show)
-    if made.size >= original_size:
+    judge = judge_of(work)
+    maker = _Maker(work.model, base, ctx, verifier, judge, settings)
+    made = maker.make({}) if number is not None else _chosen(maker, units, task, quality_gates, show)
+    if made.found.size >= work.size:
         raise PassError(
-            f"the file would not get smaller: {made.size} bytes of {original_size}",
+            f"the file would not get smaller: {made.found.size} bytes of {work.size}",
             hint="the weights are too few or too small to share values",
         )
-    missed = work.missed(made, gates, original_size)
     report = ShareReport(
-        model=str(model) if isinstance(model, str | os.PathLike) else "(in memory)",
+        **work.facts(judge, made.found, [made.done], clean_up),
         settings=made.settings,
         bits=made.settings.get("bits_of", {}),
-        tried=tuple(work.tried),
+        tried=tuple(maker.tried),
         calibration=None if samples is None else samples.description,
-        evaluation=task.samples.description,
-        metric=task.metric_name,
-        gates=gates,
-        missed=tuple(missed),
-        seed=seed,
-        parameters=parameter_count(loaded),
-        opset=opset(loaded),
-        original_size=original_size,
-        size=made.size,
-        original_quality=judge.original,
-        quality=made.quality,
-        cleanup=tuple(clean_up),
-        passes=(made.done,),
-        recipe=recipe_of(made.model).to_toml(),
-        notes=tuple(filter(None, [*notes, doubt(judge.original.score, task)])),
-        seconds=time.perf_counter() - start,
-        versions=versions(),
-        created=now(),
     )
-    if missed:
-        raise GateFailed("; ".join(missed), report=report)
-    return ShareResult(made.model, report)
+    if report.missed:
+        raise GateFailed("; ".join(report.missed), report=report)
+    return ShareResult(made.found.model, report)
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A model with shared weights, loaded back from disk and judged."""
+    """A model with shared weights, how it was made, and what was measured on it."""
 
-    model: "ir.Model"
-    size: int
     settings: Mapping[str, Any]
     done: PassReport
-    quality: Quality
+    found: Measured
 
 
-class _Work:
+class _Maker:
     """Makes models with shared weights, and judges them."""
 
     def __init__(  # noqa: PLR0917
@@ -236,41 +184,28 @@ class _Work:
         shared, (done,) = run_recipe(self.base, Recipe((Step(_PASS, settings),)), self.ctx, self._verifier)
         if not done.modified:
             raise PassError(f"no weight can share values: {why_nothing(self.base, (done,))}")
-        with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-            file = Path(folder, "model.onnx")
-            save(shared, file)
-            loaded = load(file)
-            quality = self._judge.quality(Session(file, threads=0))
-        return _Made(loaded, size(loaded), settings, done, quality)
+        return _Made(settings, done, measured(shared, self._judge))
 
-    def missed(self, made: _Made, gates: Gates, original_size: int = 0) -> list[str]:
+    def missed(self, made: _Made, gates: Gates) -> list[str]:
         """Say which bounds a model misses."""
-        before, after = self._judge.original.score, made.quality.score
-        drop = None if before is None or after is None else before - after
-        return gates.missed(
-            drop=drop,
-            agreement=made.quality.agreement,
-            sqnr=made.quality.sqnr,
-            size=made.size,
-            original_size=original_size,
-        )
+        return missed(gates, self._judge, made.found)
 
 
-def _chosen(work: _Work, units: Sequence[Unit], task: Task, gates: Gates, show: Progress) -> _Made:
+def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show: Progress) -> _Made:
     """Return the smallest model that keeps the gates; the one with all bits where none does."""
-    method = str(work.settings.get("method", "kmeans"))
+    method = str(maker.settings.get("method", "kmeans"))
     if not units:
-        return work.make({})  # which says why
+        return maker.make({})  # which says why
     show("sensitivity", None)
-    noise = _noise(work, units, task, _MEASURED[method])
-    candidates = path(noise, _elements(work.base, units), _CHOICES[method], measured=_MEASURED[method])
+    noise = _noise(maker, units, task, _MEASURED[method])
+    candidates = path(noise, _elements(maker.base, units), _CHOICES[method], measured=_MEASURED[method])
     made: list[_Made] = []  # the last good one, and the last one
 
     def good(candidate: Choice) -> bool:
         show(f"judge {candidate.mean:.2f} bits", None)
-        found = work.make(candidate.bits)
-        objection = "; ".join(work.missed(found, gates)) or None
-        work.tried.append(TriedBits(candidate.mean, found.size, found.quality, objection))
+        found = maker.make(candidate.bits)
+        objection = "; ".join(maker.missed(found, gates)) or None
+        maker.tried.append(TriedBits(candidate.mean, found.found.size, found.found.quality, objection))
         made[:] = [found] if objection is None else [*made[:1], found]
         return objection is None
 
@@ -278,12 +213,12 @@ def _chosen(work: _Work, units: Sequence[Unit], task: Task, gates: Gates, show: 
     return made[-1 if best is None else 0]
 
 
-def _noise(work: _Work, units: Sequence[Unit], task: Task, bits: float) -> dict[str, float]:
+def _noise(maker: _Maker, units: Sequence[Unit], task: Task, bits: float) -> dict[str, float]:
     """Measure what each unit alone adds to the outputs, noise power over signal power."""
-    step = Step(_PASS, work.settings | {"bits": int(bits) if bits == int(bits) else bits})
-    simulation = step.make().simulate(work.base, work.ctx)
+    step = Step(_PASS, maker.settings | {"bits": int(bits) if bits == int(bits) else bits})
+    simulation = step.make().simulate(maker.base, maker.ctx)
     assert simulation is not None
-    verifier = Verifier(work.original, task.samples.spread(_NOISE_RUNS))
+    verifier = Verifier(maker.original, task.samples.spread(_NOISE_RUNS))
     session = open_session(simulation.model, threads=0)
     found = {}
     for unit in units:

@@ -18,6 +18,7 @@ from onnxcomp.cli import (
     optimize,
     pack,
     passes,
+    prune,
     quantize,
     sensitivity,
     share,
@@ -65,6 +66,7 @@ def build_app() -> typer.Typer:
     app.command("check", epilog=check.EXAMPLES)(check.command)
     app.command("compare", epilog=compare.EXAMPLES)(compare.command)
     app.command("optimize", epilog=optimize.EXAMPLES)(optimize.command)
+    app.command("prune", epilog=prune.EXAMPLES)(prune.command)
     app.command("quantize", epilog=quantize.EXAMPLES)(quantize.command)
     app.command("share", epilog=share.EXAMPLES)(share.command)
     app.command("sensitivity", epilog=sensitivity.EXAMPLES)(sensitivity.command)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Delivery, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -23,6 +24,7 @@ onnxcomp bench --measurements device/measurements.json
 """
 
 
+@expanded
 def command(
     models: options.Models = None,
     data: Annotated[
@@ -30,11 +32,8 @@ def command(
     ] = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     provider: options.ProviderName = options.Provider.CPU,
     seconds: Annotated[float, typer.Option(help="For the timing; less where that is enough.")] = 30.0,
     half_width: Annotated[
@@ -50,11 +49,7 @@ def command(
         Path | None, typer.Option(help="Measure nothing: show the measurements.json of such a folder.")
     ] = None,
     seed: options.Seed = 0,
-    report: options.Reports = None,
-    overwrite: options.Overwrite = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: Delivery,
 ) -> None:
     """Time models side by side: latency, throughput, load time, peak memory, and ratios to the first one.
 
@@ -63,31 +58,24 @@ def command(
     and runs it. With cuda and tensorrt, times include the copies of inputs and outputs between host and device. On a
     machine without onnxcomp, the script of a --bundle takes the times.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver
-    from onnxcomp.cli.progress import shown_progress
     from onnxcomp.customops import custom_operators
     from onnxcomp.errors import UsageError
     from onnxcomp.files import check_folder
-    from onnxcomp.usercode import source_file
 
     if measurements is not None and (models or bundle):
         raise UsageError("--measurements shows what was measured", hint="name no models and no --bundle beside it")
     if measurements is None and not models:
         raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
     models = models or []
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    read = [source_file(str(name)) for name in (*models, data, measurements) if name]
-    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
-
+    delivery.check(None, inputs=(*models, data, measurements))
     if bundle is not None:
-        check_folder(bundle, overwrite=overwrite)
+        check_folder(bundle, overwrite=delivery.overwrite)
 
     from onnxcomp.api import bench, read_measurements
     from onnxcomp.api import bundle as write
 
     if measurements is not None:
-        deliver(read_measurements(measurements), report or [], output_format, verbose=verbose, quiet=quiet)
+        delivery.deliver(read_measurements(measurements))
         return
     if bundle is not None:
         with custom_operators(custom_ops or []):
@@ -103,9 +91,9 @@ def command(
                 half_width=half_width,
                 seed=seed,
             )
-        deliver(written, report or [], output_format, verbose=verbose, quiet=quiet)
+        delivery.deliver(written)
         return
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         found = bench(
             *models,
             data=data,
@@ -119,4 +107,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
+    delivery.deliver(found)

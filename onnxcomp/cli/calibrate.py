@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Delivery, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -19,6 +20,7 @@ onnxcomp optimize model.onnx --statistics model.statistics.npz --eval eval.npz
 """
 
 
+@expanded
 def command(
     model: options.Model,
     output: Annotated[
@@ -26,43 +28,29 @@ def command(
         typer.Option("--output", "-o", help="Where the statistics go, an .npz.  [default: MODEL.statistics.npz]"),
     ] = None,
     calibration: options.Calibration = None,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     synthetic: options.Synthetic = False,
     custom_ops: options.CustomOps = None,
-    report: options.Reports = None,
     batch: options.Batch = 1,
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: Delivery,
 ) -> None:
     """Measure a model's activations once, for --statistics of quantize and optimize.
 
     Keeps the extremes and a histogram of every float tensor of the cleaned-up model: enough for every method, without
     another run over the samples. The file is for this model alone, and holds no samples.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver
-    from onnxcomp.cli.progress import shown_progress
-    from onnxcomp.customops import custom_operators
     from onnxcomp.errors import OutputError
-    from onnxcomp.usercode import source_file
 
     target_path = output or model.parent / f"{model.stem}.statistics.npz"
     if target_path.suffix != ".npz":
         raise OutputError(f"statistics can't be written as {target_path.name}", hint="end it in .npz")
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    read = [source_file(str(name)) for name in (model, calibration) if name]
-    check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(target_path, inputs=(model, calibration))
 
     from onnxcomp.api import calibrate
 
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         result = calibrate(
             model,
             calibration=calibration,
@@ -72,4 +60,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    deliver(result.save(target_path), report or [], output_format, verbose=verbose, quiet=quiet)
+    delivery.save(result, target_path)

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -23,6 +24,7 @@ onnxcomp check model.opt.onnx --baseline model.onnx --eval eval.npz --against ma
 """
 
 
+@expanded
 def command(
     model: options.Model,
     baseline: Annotated[
@@ -56,11 +58,8 @@ def command(
     custom_ops: options.CustomOps = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     seconds: Annotated[float, typer.Option(help="For the timing; less where that decides.")] = 30.0,
     seed: options.Seed = 0,
     report: options.Reports = None,
@@ -75,7 +74,6 @@ def command(
     whole 95 % interval of its ratio is over the bound, passes where it is below, and is undecided between. The reports
     are written all the same.
     """
-    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
@@ -93,7 +91,6 @@ def command(
         max_size_ratio=max_size_ratio,
         max_latency_ratio=max_latency_ratio,
     )
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     if save_baseline is not None and save_baseline.suffix != ".json":
         raise OutputError(f"a baseline can't be saved as {save_baseline.name}", hint="end it in .json")
     read = [source_file(str(name)) for name in (model, baseline, evaluation, metric, against) if name]

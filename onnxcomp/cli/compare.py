@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Delivery, Images, QualityGates, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -19,6 +20,7 @@ onnxcomp compare model.onnx model.opt.onnx --eval eval.npz --perturb noise=0.05 
 """
 
 
+@expanded
 def command(
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="The model to hold the other against.", show_default=False)
@@ -28,9 +30,8 @@ def command(
     ],
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,
-    max_drop: options.MaxDropGate = None,
-    min_agreement: options.MinAgreementGate = None,
-    min_sqnr: options.MinSqnrGate = None,
+    *,
+    gates: QualityGates,
     perturb: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,17 +45,9 @@ def command(
     ] = False,
     custom_ops: options.CustomOps = None,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    images: Images,
     seed: options.Seed = 0,
-    report: options.Reports = None,
-    overwrite: options.Overwrite = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: Delivery,
 ) -> None:
     """Compare the answers of two models on the same inputs, with each other and with labels.
 
@@ -62,22 +55,11 @@ def command(
     interval: Newcombe's for paired shares (1998) for top1 and top5, a paired bootstrap for other metrics. Without data,
     made-up inputs are used. A gate that is missed ends in exit code 1; the reports are written all the same.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
-    from onnxcomp.cli.progress import shown_progress
-    from onnxcomp.customops import custom_operators
-    from onnxcomp.target import Gates
-    from onnxcomp.usercode import source_file
-
-    gates = Gates(max_drop=max_drop, min_agreement=min_agreement, min_sqnr=min_sqnr)
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    read = [source_file(str(name)) for name in (reference, candidate, evaluation, metric) if name]
-    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(None, inputs=(reference, candidate, evaluation, metric))
 
     from onnxcomp.api import compare
 
-    failing = report_of_failure(report or [], output_format, verbose=verbose, quiet=quiet)
-    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         found = compare(
             reference,
             candidate,
@@ -91,4 +73,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
+    delivery.deliver(found)

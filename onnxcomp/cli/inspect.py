@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Delivery, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -20,6 +21,7 @@ onnxcomp inspect model.onnx --groups
 """
 
 
+@expanded
 def command(
     model: options.Model,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every node with its shapes and what it costs.")] = False,
@@ -33,31 +35,19 @@ def command(
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     seed: options.Seed = 0,
     custom_ops: options.CustomOps = None,
-    report: options.Reports = None,
-    overwrite: options.Overwrite = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: Delivery,
 ) -> None:
     """Show what a model is: size, inputs, parameters, operations, operators, weights, how it was made.
 
     MACs are counted for the shapes of the first sample, or of a made-up one; what can't be told is called unknown.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.customops import custom_operators
-    from onnxcomp.usercode import source_file
 
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    read = [source_file(str(name)) for name in (model, calibration) if name]
-    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(None, inputs=(model, calibration))
 
     from onnxcomp.api import inspect
 
@@ -74,4 +64,4 @@ def command(
             images=images,
             seed=seed,
         )
-    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
+    delivery.deliver(found)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -23,6 +24,7 @@ onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --cluster t
 """
 
 
+@expanded
 def command(
     model: Annotated[
         list[Path],
@@ -81,11 +83,8 @@ def command(
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     seed: options.Seed = 0,
     time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 300.0,
     dry_run: Annotated[
@@ -102,7 +101,6 @@ def command(
     When nothing is better, the result is the cleaned-up model, or a copy of the input. Several models are worked on one
     after another, and one that fails does not stop the others: the exit code is then the largest of theirs.
     """
-    from onnxcomp.cli.images import image_options
     from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
@@ -119,7 +117,6 @@ def command(
         max_size=None if max_size is None else parse_size(max_size),
         max_latency_ratio=max_latency_ratio,
     )
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     first, *others = model
     many = bool(others) or is_folder(first)
     if many and output is None:

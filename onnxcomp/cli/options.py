@@ -32,6 +32,7 @@ __all__ = [
     "MinSqnrGate",
     "Model",
     "Models",
+    "NoBench",
     "Output",
     "OutputFormat",
     "Overwrite",
@@ -141,6 +142,7 @@ MaxSizeRatioGate = Annotated[
 MaxLatencyGate = Annotated[
     float | None, typer.Option("--max-latency-ratio", help="Gate: largest share of the original's latency.")
 ]
+NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not measure the latency.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work and print the report, but write no file.")]
 Synthetic = Annotated[
     bool, typer.Option("--synthetic", help="Calibrate on made-up inputs, where there are no samples.")

@@ -1,21 +1,97 @@
 """Output files of commands: checked before any work, written atomically."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from onnxcomp.cli.configuration import used_file
 from onnxcomp.cli.options import Format
+from onnxcomp.cli.progress import Show, shown_progress
 from onnxcomp.cli.streams import show
+from onnxcomp.customops import custom_operators
 from onnxcomp.errors import GateFailed, OutputError
 from onnxcomp.files import check_output, replacing
 from onnxcomp.report import Document
+from onnxcomp.usercode import source_file
 
-__all__ = ["check_outputs", "deliver", "report_of_failure", "write_report"]
+__all__ = ["Delivery", "check_outputs", "deliver", "report_of_failure", "write_report"]
 
 _SUFFIXES = (".json", ".md", ".txt")
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the CI shows as the page of a step
+
+
+class _Result(Protocol):
+    """What a verb that makes a model gives back."""
+
+    @property
+    def report(self) -> Document: ...
+
+    def save(self, path: Path) -> Document: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Where the results of a command go, as its options say it.
+
+    Attributes:
+        report: Files for the report.
+        overwrite: Whether files may be replaced.
+        output_format: Of what is printed.
+        verbose: Whether more is printed.
+        quiet: Whether nothing is.
+        dry_run: Whether no file is written.
+    """
+
+    report: Sequence[Path] | None
+    overwrite: bool
+    output_format: Format
+    verbose: bool
+    quiet: bool
+    dry_run: bool = False
+
+    @property
+    def reports(self) -> Sequence[Path]:
+        """The files for the report, where files are written."""
+        return () if self.dry_run else self.report or ()
+
+    def check(self, result: Path | None, *, inputs: Iterable[object]) -> None:
+        """Refuse outputs that can't be written.
+
+        Args:
+            result: Where the result goes.
+            inputs: What is read, as the user named it; a function of the user's counts as its file.
+
+        Raises:
+            OutputError: One can't be written, exists already, is an input, or two are the same.
+        """
+        read = tuple(file for name in inputs if name and (file := source_file(str(name))))
+        check_outputs(None if self.dry_run else result, self.reports, inputs=read, overwrite=self.overwrite)
+
+    @contextmanager
+    def working(self, custom_ops: Sequence[Path] | None) -> Iterator[Show | None]:
+        """Show progress while the work is done, and the report also where a gate fails."""
+        failing = report_of_failure(self.reports, self.output_format, verbose=self.verbose, quiet=self.quiet)
+        with failing, custom_operators(custom_ops or []), shown_progress(quiet=self.quiet) as progress:
+            yield progress
+
+    def deliver(self, document: Document) -> None:
+        """Write the reports that were asked for, and print the document.
+
+        Raises:
+            OutputError: A report can't be written.
+        """
+        deliver(document, self.reports, self.output_format, verbose=self.verbose, quiet=self.quiet)
+
+    def save(self, result: _Result, path: Path) -> None:
+        """Write the model that was made, then the reports; print what was done.
+
+        Raises:
+            OutputError: A file can't be written.
+        """
+        self.deliver(result.report if self.dry_run else result.save(path))
 
 
 def check_outputs(

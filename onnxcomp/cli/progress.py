@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["shown_progress"]
+__all__ = ["Show", "shown_progress"]
 
-_Show = Callable[[str, float | None], None]
+Show = Callable[[str, float | None], None]
 
 
 @contextmanager
-def shown_progress(*, quiet: bool) -> Iterator[_Show | None]:
+def shown_progress(*, quiet: bool) -> Iterator[Show | None]:
     """Give a callback that shows stage and share done, or None where nobody would see it."""
     if quiet or sys.stderr is None:
         yield None
@@ -22,7 +22,7 @@ def shown_progress(*, quiet: bool) -> Iterator[_Show | None]:
             yield show
 
 
-def _stage_printer() -> _Show:
+def _stage_printer() -> Show:
     """Return a callback that prints each stage once, for logs."""
     last = ""
 
@@ -37,7 +37,7 @@ def _stage_printer() -> _Show:
 
 
 @contextmanager
-def _live_line() -> Iterator[_Show]:
+def _live_line() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import DryDelivery, Gates, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -25,6 +26,7 @@ onnxcomp quantize model.onnx --mode static --calibration calib/ --method percent
 """
 
 
+@expanded
 def command(
     model: options.Model,
     mode: Annotated[
@@ -78,26 +80,14 @@ def command(
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
     custom_ops: options.CustomOps = None,
-    max_drop: options.MaxDropGate = None,
-    min_agreement: options.MinAgreementGate = None,
-    min_sqnr: options.MinSqnrGate = None,
-    max_size: options.MaxSizeGate = None,
-    max_latency_ratio: options.MaxLatencyGate = None,
-    no_bench: Annotated[bool, typer.Option("--no-bench", help="Do not measure the latency.")] = False,
-    report: options.Reports = None,
+    *,
+    gates: Gates,
+    no_bench: options.NoBench = False,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    images: Images,
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: DryDelivery,
 ) -> None:
     """Quantize a model in one named way, verify it by execution, measure what that changed, write it and report.
 
@@ -105,31 +95,12 @@ def command(
     where one is missed, the exit code is 1, and no model is written, only the reports. Nothing is written either where
     nothing can be quantized: exit code 3.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
-    from onnxcomp.cli.progress import shown_progress
-    from onnxcomp.cli.sizes import parse_size
-    from onnxcomp.customops import custom_operators
-    from onnxcomp.target import Gates
-    from onnxcomp.usercode import source_file
-
-    gates = Gates(
-        max_drop=max_drop,
-        min_agreement=min_agreement,
-        min_sqnr=min_sqnr,
-        max_size=None if max_size is None else parse_size(max_size),
-        max_latency_ratio=max_latency_ratio,
-    )
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.quantized.onnx"
-    read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, metric) if name]
-    reports = [] if dry_run else report or []
-    check_outputs(None if dry_run else target_path, reports, inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(target_path, inputs=(model, calibration, statistics, evaluation, metric))
 
     from onnxcomp.api import quantize
 
-    failing = report_of_failure(reports, output_format, verbose=verbose, quiet=quiet)
-    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         result = quantize(
             model,
             mode=mode,
@@ -156,5 +127,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    found = result.report if dry_run else result.save(target_path)
-    deliver(found, reports, output_format, verbose=verbose, quiet=quiet)
+    delivery.save(result, target_path)

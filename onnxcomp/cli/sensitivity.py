@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import Delivery, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -22,6 +23,7 @@ onnxcomp sensitivity model.onnx --recipe recipe.toml --calibration calib.npz --f
 """
 
 
+@expanded
 def command(
     model: options.Model,
     output: Annotated[
@@ -54,22 +56,15 @@ def command(
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
     custom_ops: options.CustomOps = None,
-    report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    *,
+    images: Images,
     seed: options.Seed = 0,
     time_budget: Annotated[
         float, typer.Option(help="Seconds after which nothing more is put in order or judged.")
     ] = 300.0,
-    overwrite: options.Overwrite = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: Delivery,
 ) -> None:
     """Measure what each node or block harms when it is quantized, against what that saves; say what to leave out.
 
@@ -77,27 +72,21 @@ def command(
     first. The second has them together: what is left of noise and savings when the first ones stay float. Noise is
     measured on the calibration samples for all; the evaluation samples judge what decides whether the budget is kept.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver, write_report
-    from onnxcomp.cli.progress import shown_progress
-    from onnxcomp.customops import custom_operators
+    from onnxcomp.cli.output import write_report
     from onnxcomp.errors import OutputError
     from onnxcomp.report import Written
     from onnxcomp.target import Budget
-    from onnxcomp.usercode import source_file
 
     target_path = output or model.parent / f"{model.stem}.sensitivity.json"
     if target_path.suffix != ".json":
         raise OutputError(f"the result can't be written as {target_path.name}", hint="end it in .json; see --report")
     budget = Budget(max_drop=max_drop, min_agreement=min_agreement, min_sqnr=min_sqnr)
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
-    read = [source_file(str(name)) for name in (model, calibration, statistics, evaluation, recipe, metric) if name]
-    check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(target_path, inputs=(model, calibration, statistics, evaluation, recipe, metric))
 
     from onnxcomp.api import sensitivity
     from onnxcomp.recipe import Recipe
 
-    with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         found = sensitivity(
             model,
             mode=mode,
@@ -121,4 +110,4 @@ def command(
         )
     write_report(found, target_path)
     found = dataclasses.replace(found, output=Written.at(target_path))
-    deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
+    delivery.deliver(found)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
+from onnxcomp.cli.bundles import DryDelivery, Images, SizeGates, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -21,6 +22,7 @@ onnxcomp share model.onnx --bits 3 --granularity group --group-channels 32 --exc
 """
 
 
+@expanded
 def command(
     model: options.Model,
     output: Annotated[
@@ -50,23 +52,12 @@ def command(
         list[str] | None, typer.Option(help="Name of a node whose weights stay as they are; may be repeated.")
     ] = None,
     custom_ops: options.CustomOps = None,
-    max_drop: options.MaxDropGate = None,
-    min_agreement: options.MinAgreementGate = None,
-    min_sqnr: options.MinSqnrGate = None,
-    max_size: options.MaxSizeGate = None,
-    report: options.Reports = None,
+    *,
+    gates: SizeGates,
     batch: options.Batch = 1,
-    image_size: options.ImageSize = None,
-    mean: options.ImageMean = None,
-    std: options.ImageStd = None,
-    layout: options.ImageLayout = None,
-    resize: options.ImageResize = None,
+    images: Images,
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
-    dry_run: options.DryRun = False,
-    output_format: options.OutputFormat = options.Format.TEXT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    delivery: DryDelivery,
 ) -> None:
     """Let the weights of each layer share a few values: indices and a codebook in the graph, in plain ONNX.
 
@@ -74,30 +65,12 @@ def command(
     the metric of one point, or 20 dB SQNR where there are no labels. Where a gate is missed the exit code is 1, and no
     model is written, only the reports; where the file would not get smaller, 3.
     """
-    from onnxcomp.cli.images import image_options
-    from onnxcomp.cli.output import check_outputs, deliver, report_of_failure
-    from onnxcomp.cli.progress import shown_progress
-    from onnxcomp.cli.sizes import parse_size
-    from onnxcomp.customops import custom_operators
-    from onnxcomp.target import Gates
-    from onnxcomp.usercode import source_file
-
-    gates = Gates(
-        max_drop=max_drop,
-        min_agreement=min_agreement,
-        min_sqnr=min_sqnr,
-        max_size=None if max_size is None else parse_size(max_size),
-    )
-    images = image_options(size=image_size, mean=mean, std=std, layout=layout, resize=resize)
     target_path = output or model.parent / f"{model.stem}.shared.onnx"
-    read = [source_file(str(name)) for name in (model, calibration, evaluation, metric) if name]
-    reports = [] if dry_run else report or []
-    check_outputs(None if dry_run else target_path, reports, inputs=tuple(filter(None, read)), overwrite=overwrite)
+    delivery.check(target_path, inputs=(model, calibration, evaluation, metric))
 
     from onnxcomp.api import share
 
-    failing = report_of_failure(reports, output_format, verbose=verbose, quiet=quiet)
-    with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+    with delivery.working(custom_ops) as progress:
         result = share(
             model,
             bits=bits,
@@ -115,5 +88,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    found = result.report if dry_run else result.save(target_path)
-    deliver(found, reports, output_format, verbose=verbose, quiet=quiet)
+    delivery.save(result, target_path)

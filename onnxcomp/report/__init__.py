@@ -10,6 +10,7 @@ from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.many import ModelResult, OptimizeManyReport
 from onnxcomp.report.packing import PackReport, UnpackReport
+from onnxcomp.report.pruning import PrunedGroup, PruneReport
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.reading import read_document
 from onnxcomp.report.saved import Saved
@@ -34,6 +35,8 @@ __all__ = [
     "ModelResult",
     "OptimizeManyReport",
     "PackReport",
+    "PruneReport",
+    "PrunedGroup",
     "QuantizeReport",
     "Report",
     "Robustness",

@@ -1,6 +1,6 @@
 """Lines and words that several reports share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from onnxcomp.measure import Ratio
 from onnxcomp.pipeline import PassReport
@@ -8,7 +8,16 @@ from onnxcomp.report.document import Written
 from onnxcomp.report.figures import bytes_text, seconds_text
 from onnxcomp.search import Evidence, FrontModel
 
-__all__ = ["evidence_text", "front_row", "latency_row", "pass_lines", "size_row", "target_text", "written_lines"]
+__all__ = [
+    "count_row",
+    "evidence_text",
+    "front_row",
+    "latency_row",
+    "pass_lines",
+    "size_row",
+    "target_text",
+    "written_lines",
+]
 
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
@@ -34,8 +43,20 @@ def pass_lines(made: Sequence[tuple[str, PassReport]], *, verbose: bool = False)
 
 def size_row(before: int, after: int) -> str:
     """Return the table row that compares sizes in bytes."""
-    change = _change(before / after, "smaller", "larger")
-    return f" {'size':12} {bytes_text(before):>12} {bytes_text(after):>12}   {change}"
+    return count_row("size", before, after, text=bytes_text, words=("smaller", "larger"))
+
+
+def count_row(
+    name: str,
+    before: int,
+    after: int,
+    *,
+    text: Callable[[int], str] = str,
+    words: tuple[str, str] = ("fewer", "more"),
+) -> str:
+    """Return the table row that compares two numbers of something, and says in which word they differ."""
+    change = _change(before / after, *words) if after else ""
+    return f" {name:12} {text(before):>12} {text(after):>12}   {change}"
 
 
 def latency_row(before: float | None, after: float | None, latency: Ratio | None) -> str:

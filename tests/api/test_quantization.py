@@ -115,7 +115,7 @@ def test_the_report_as_text_and_json(data: dict[str, Path], resnet: Path) -> Non
     text, long = report.render(), report.render(verbose=True)
     for needed in ("3.5", "smaller", "2.00x faster", "top1", "agreement", "SQNR", "method = percentile"):
         assert needed in text
-    left = report.left_float[0]
+    left = report.skipped[0]
     assert left.reason in text
     assert f"- {left.op_type} {left.node}: {left.reason}" in long
     assert f"- {left.op_type} {left.node}: {left.reason}" not in text
@@ -135,7 +135,7 @@ def test_settings_reach_the_pass(data: dict[str, Path], resnet: Path) -> None:
         resnet, mode="static", ops=["Conv"], exclude=excluded, per_tensor=True, method="mmse", bench=False, **data
     )
     assert chosen.report.passes[-1].counters["int8 anchors"] == 7  # of nine convolutions and one Gemm
-    assert {skip.node for skip in chosen.report.left_float if skip.reason == "excluded"} == set(excluded)
+    assert {skip.node for skip in chosen.report.skipped if skip.reason == "excluded"} == set(excluded)
     settings = recipe_of(chosen.model).steps[-1].settings
     assert settings == {"method": "mmse", "per_channel": False, "anchors": ["Conv"], "exclude": excluded}
     assert serialized(chosen.model) != serialized(plain.model)

@@ -27,6 +27,7 @@ COMMANDS = {
     "optimize-many": "optimize {models} -o {folder}",
     "pack": "pack {dense} -o {out}",
     "plan": "optimize {dense} --eval {eval} --dry-run",
+    "prune": "prune {dense} --ratio 0.5 --eval {eval} -o {out}",
     "quantize": "quantize {dense} --mode dynamic --eval {eval} -o {out}",
     "sensitivity": "sensitivity {dense} --calibration {calibration} --eval {eval} -o {report}",
     "share": "share {dense} --bits 4 --eval {eval} -o {out}",
@@ -44,6 +45,7 @@ OTHERS = {
 }
 FAILURES = {
     "optimize": "optimize {dense} --max-size 1kB -o {out} --report {report}",
+    "prune": "prune {dense} --max-size 1kB -o {out} --report {report}",
     "quantize": "quantize {dense} --mode dynamic --max-size 1kB -o {out} --report {report}",
     "check": "check {dense} --baseline {resnet} --min-agreement 1 --report {report}",
     "share": "share {dense} --bits 2 --max-size 1kB -o {out} --report {report}",

@@ -128,7 +128,7 @@ def test_nothing_to_share(tmp_path: Path, bits: Any, capfd: pytest.CaptureFixtur
 
 
 def test_nothing_larger_is_delivered(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("onnxcomp.api.sharing"), "size", lambda _: 10**9)
+    monkeypatch.setattr(importlib.import_module("onnxcomp.api.making"), "size", lambda _: 10**9)
     with pytest.raises(PassError, match="not get smaller"):
         onnxcomp.share(lenet, bits=4)
 

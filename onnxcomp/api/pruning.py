@@ -1,0 +1,193 @@
+"""``prune``: remove channels, hidden units and attention heads, verify by execution, measure what that changed."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from onnxcomp import registry
+from onnxcomp.api.common import Data, check_threads, unverified, why_unmeasured
+from onnxcomp.api.making import Assignment, MadeResult, assign, cleaned, judge_of, measured, race_of, times
+from onnxcomp.api.shapes import count_costs
+from onnxcomp.data import ImageOptions
+from onnxcomp.errors import GateFailed, PassError, UsageError
+from onnxcomp.facts import parameter_count
+from onnxcomp.passbase import Grouping, PassContext
+from onnxcomp.pipeline import run_recipe
+from onnxcomp.recipe import Recipe, Step
+from onnxcomp.report.pruning import PrunedGroup, PruneReport
+from onnxcomp.search import Progress, why_nothing
+from onnxcomp.target import Gates, get_target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["GRANULARITIES", "PruneResult", "prune"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The pass that removes things of one kind, and its settings that are always the same."""
+
+    work: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+GRANULARITIES: Mapping[str, _Way] = MappingProxyType(
+    {
+        "channel": _Way("prune-channels"),
+        "dim": _Way("prune-channels", {"granularity": "dim"}),
+    }
+)
+_TARGETS = ("ratio", "macs", "params", "latency")
+_DEFAULT_RATIO = 0.3
+
+
+class PruneResult(MadeResult[PruneReport]):
+    """What `prune` gives back."""
+
+    __slots__ = ()
+
+
+def prune(
+    model: "str | os.PathLike[str] | bytes | ir.Model",
+    *,
+    ratio: float | None = None,
+    granularity: str = "channel",
+    criterion: str | None = None,
+    round: int | None = None,  # noqa: A002  (the name of the option)
+    ignore: Sequence[str] = (),
+    calibration: Data | None = None,
+    eval: Data | None = None,  # noqa: A002  (the name of the option)
+    metric: str | None = None,
+    target: str = "auto",
+    synthetic_calibration: bool = False,
+    gates: Gates | None = None,
+    bench: bool = True,
+    threads: int = 1,
+    batch: int = 1,
+    images: ImageOptions | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Clean up a model, remove what matters least of it, verify by execution, and measure what that changed.
+
+    Args:
+        model: A path, a serialized model, or a model in memory. It is not changed.
+        ratio: Share of the channels of each group that is removed; 0.3 where nothing is said.
+        granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), or ``dim`` (the same,
+            but dimensions of all heads alike).
+        criterion: What tells how much a channel matters; None: the pass's default.
+        round: Channels that a layer keeps are a multiple of this; 1: any number; None: what suits the target.
+        ignore: Patterns of names of layers whose channels stay.
+        calibration: Samples.
+        eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
+        metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        target: Where the model will run; ``auto`` is this machine. The latency of another is not measured.
+        synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
+        gates: Bounds that the result must keep; None: it is returned as it is.
+        bench: Whether the latency is measured, in turns with the original.
+        threads: Intra-op threads while timing; 0 is all cores.
+        batch: Rows per run of an ``.npz`` of rows; images per run.
+        images: How the images of a folder become values of the model's input.
+        seed: For every random choice.
+        progress: Called with the stage and the share done.
+
+    Raises:
+        GateFailed: A gate is missed; it carries the report.
+        PassError: Nothing could be pruned, or the pruned model fails.
+        OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable.
+    """
+    show = progress or (lambda _stage, _share: None)
+    where, gates = get_target(target), gates or Gates()
+    if isinstance(ignore, str):
+        raise UsageError("ignore is a list of patterns, not one text", hint="pass ['pattern']")
+    options = {"ratio": ratio, "criterion": criterion, "round": round, "ignore": list(ignore)}
+    step = _step(granularity, options, seed=seed)
+    check_threads(threads)
+    unmeasured = why_unmeasured(where) if bench else "it was not asked for"
+    if gates.max_latency_ratio is not None and unmeasured:
+        raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
+    work = assign(
+        model,
+        calibration=calibration,
+        evaluation=eval,
+        metric=metric,
+        gates=gates,
+        batch=batch,
+        images=images,
+        seed=seed,
+        made_up=synthetic_calibration,
+        notes=filter(None, [unmeasured and f"latency not measured: {unmeasured}", unverified(where)]),
+    )
+    ctx = PassContext(target=where, samples=work.samples, seed=seed)
+    verifier, base, clean_up = cleaned(work, ctx, show)
+    pruned, done = run_recipe(base, Recipe((step,)), ctx, verifier, progress=lambda name: show(name, None))
+    if not any(one.modified for one in done):
+        raise PassError(f"nothing could be pruned: {why_nothing(base, done)}", hint="onnxcomp inspect MODEL --groups")
+    show("judge", None)
+    judge = judge_of(work)
+    race = None if unmeasured else race_of(work, threads=threads, show=show)
+    found = measured(pruned, judge, race, exact=gates.max_latency_ratio)
+    report = PruneReport(
+        **work.facts(judge, found, done, clean_up),
+        **times(found, where, threads=threads, batch=batch),
+        granularity=granularity,
+        settings=step.settings,
+        calibration=work.samples.description if work.samples else None,
+        pruned_parameters=parameter_count(found.model),
+        macs=_macs(work, work.model),
+        pruned_macs=_macs(work, found.model),
+        groups=tuple(_compared(*(_groups(one, step, ctx) for one in (base, found.model)))),
+    )
+    if report.missed:
+        raise GateFailed("; ".join(report.missed), report=report)
+    return PruneResult(found.model, report)
+
+
+def _step(granularity: str, options: Mapping[str, Any], *, seed: int) -> Step:
+    """Return the pruning step with the settings that were asked for.
+
+    Raises:
+        UsageError: There is no such granularity, it has no such setting, or more than one target is named.
+        RecipeError: A value is wrong.
+    """
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"unknown granularity {granularity!r}", hint=f"one of: {', '.join(GRANULARITIES)}")
+    way = GRANULARITIES[granularity]
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    targets = [name for name in _TARGETS if name in given]
+    if len(targets) > 1:
+        raise UsageError(f"--{targets[0]} and --{targets[1]} are two targets", hint="name one")
+    known = {each.name for each in dataclasses.fields(registry.pass_class(way.work).Config)}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"granularity {granularity} has no --{name}", hint=f"onnxcomp passes {way.work}")
+    settings = {**way.settings, **({} if targets else {"ratio": _DEFAULT_RATIO}), **given}
+    if seed and "seed" in known:
+        settings["seed"] = seed
+    step = Step(way.work, settings)
+    step.make()
+    return step
+
+
+def _macs(work: Assignment, model: "ir.Model") -> int | None:
+    """Count the operations of one run on the first sample; None: they can't all be told."""
+    costs = count_costs(model, next(iter(work.task.samples.take(1)))).macs.values()
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _groups(model: "ir.Model", step: Step, ctx: PassContext) -> Grouping | None:
+    return step.make().groups(model, ctx)
+
+
+def _compared(before: Grouping | None, after: Grouping | None) -> Iterator[PrunedGroup]:
+    """Yield each group with the channels that it had and has; one channel alone is no group any more."""
+    if before is None or after is None:
+        return
+    left = {group.name: group.channels for group in after.groups}
+    for group in before.groups:
+        yield PrunedGroup(group.name, group.kind, group.channels, left.get(group.name, 1))

@@ -1,0 +1,91 @@
+"""``onnxcomp prune MODEL``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxcomp.cli import options
+from onnxcomp.cli.bundles import DryDelivery, Gates, Images, expanded
+
+__all__ = ["EXAMPLES", "command"]
+
+EXAMPLES = """Examples:
+
+onnxcomp prune model.onnx --ratio 0.3 --eval eval.npz
+"""
+
+
+@expanded
+def command(
+    model: options.Model,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.pruned.onnx]")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Share of the channels of each group that is removed.  [default: 0.3]")
+    ] = None,
+    granularity: Annotated[
+        str,
+        typer.Option(help="What goes: channel (channels, hidden units, whole heads), or dim (of all heads alike)."),
+    ] = "channel",
+    criterion: Annotated[
+        str | None,
+        typer.Option(help="What a channel matters: l2, l1, fpgm, batch-norm or random.  [default: the pass's own]"),
+    ] = None,
+    round: Annotated[  # noqa: A002  (the name of the option)
+        int | None, typer.Option(help="A layer keeps a multiple of this; 1 is any number.  [default: by the target]")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Pattern of names of layers that stay, as in '*/head/*'; may be repeated.")
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="Samples that tell what matters; forms as for --eval.")
+    ] = None,
+    evaluation: options.Evaluation = None,
+    metric: options.MetricName = None,
+    synthetic: options.Synthetic = False,
+    target: options.TargetName = "auto",
+    custom_ops: options.CustomOps = None,
+    *,
+    gates: Gates,
+    no_bench: options.NoBench = False,
+    threads: options.Threads = 1,
+    batch: options.Batch = 1,
+    images: Images,
+    seed: options.Seed = 0,
+    delivery: DryDelivery,
+) -> None:
+    """Remove channels, hidden units and attention heads with all that belongs to them; needs no training.
+
+    The model is cleaned up first. What is removed is verified: the smaller model must give what the original gives with
+    these channels masked. What it loses and gains is reported, not judged, but for the gates that are named: where one
+    is missed, the exit code is 1, and no model is written, only the reports. Where nothing can be pruned, it is 3.
+    """
+    target_path = output or model.parent / f"{model.stem}.pruned.onnx"
+    delivery.check(target_path, inputs=(model, calibration, evaluation, metric))
+
+    from onnxcomp.api import prune
+
+    with delivery.working(custom_ops) as progress:
+        result = prune(
+            model,
+            ratio=ratio,
+            granularity=granularity,
+            criterion=criterion,
+            round=round,
+            ignore=ignore or (),
+            calibration=calibration,
+            eval=evaluation,
+            metric=metric,
+            target=target,
+            synthetic_calibration=synthetic,
+            gates=gates,
+            bench=not no_bench,
+            threads=threads,
+            batch=batch,
+            images=images,
+            seed=seed,
+            progress=progress,
+        )
+    delivery.save(result, target_path)

@@ -1,0 +1,77 @@
+"""The report of `prune`: what was removed, what stays and why, and what that changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxcomp.report.figures import count_text, table
+from onnxcomp.report.made import TimedReport
+from onnxcomp.report.parts import count_row
+
+__all__ = ["PruneReport", "PrunedGroup"]
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedGroup:
+    """A group of channels that may be removed one by one.
+
+    Attributes:
+        name: Of the first layer that makes them.
+        kind: What one is: channel, head, dim (the same dimension of all heads) or unit.
+        channels: How many there were.
+        kept: How many are left.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneReport(TimedReport):
+    """Everything that one `prune` did and measured; see `MadeReport` and `TimedReport`.
+
+    Attributes:
+        granularity: What was removed.
+        pruned_parameters: Elements of the result's weights.
+        macs: Multiply-accumulate operations of one run of the original; None: they can't be told.
+        pruned_macs: Of the result.
+        groups: All groups of channels that can be pruned, those that nothing was removed from among them.
+    """
+
+    kind: ClassVar[str] = "prune"
+
+    granularity: str
+    pruned_parameters: int
+    macs: int | None
+    pruned_macs: int | None
+    groups: tuple[PrunedGroup, ...]
+
+    @property
+    def done(self) -> tuple[str, str]:
+        """See `MadeReport.done`."""
+        return "prune", "pruning"
+
+    def asked(self) -> Iterable[str]:
+        """See `MadeReport.asked`."""
+        settings = ", ".join(f"{name} = {value}" for name, value in self.settings.items() if name != "granularity")
+        yield f" prune   {self.granularity} ({settings})      target  {self.target}"
+        if self.calibration:
+            yield f" calibration  {self.calibration}"
+
+    def details(self, *, verbose: bool) -> Iterable[str]:
+        """See `MadeReport.details`."""
+        if verbose and self.groups:
+            yield ""
+            rows = [(one.name, one.kind, str(one.channels), str(one.kept)) for one in self.groups]
+            yield from table([("group", "kind", "channels", "left"), *rows])
+
+    def rows(self) -> Iterable[str]:
+        """See `MadeReport.rows`."""
+        if self.groups:
+            yield count_row("channels", sum(one.channels for one in self.groups), sum(one.kept for one in self.groups))
+        yield count_row("parameters", self.parameters, self.pruned_parameters, text=count_text)
+        if self.macs is not None and self.pruned_macs is not None:
+            yield count_row("MACs", self.macs, self.pruned_macs, text=count_text)
+        yield from TimedReport.rows(self)
