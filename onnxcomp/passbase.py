@@ -154,6 +154,7 @@ class PassContext:
         ranges: Activation ranges by tensor name, measured once on the cleaned-up model.
         reference: Means of the last model of this recipe that was not quantized yet, where there are samples.
         origin: The model of this recipe that was not pruned yet, where a step has pruned it.
+        findings: What passes found out about a model and may ask again, by all that it depends on.
         seed: For every random choice.
         threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
         progress: Told how many samples a pass has run, and of how many, where that is known.
@@ -165,6 +166,7 @@ class PassContext:
     ranges: RangeStore | None = None
     reference: MeanStore | None = None
     origin: Origin | None = None
+    findings: dict[tuple[str, ...], Any] = field(default_factory=dict)
     seed: int = 0
     threads: int = 0
     progress: Callable[[int, int | None], None] | None = None

@@ -57,14 +57,14 @@ class Columns:
         tensor: Name of the input.
         length: Of a vector, K; the same in every group.
         window: Of a convolution; None: the vectors are rows of a matrix.
-        transposed: The vectors are columns of the input instead (Gemm's transA).
+        axis: Of the input that they lie along where there is no window; the last one but for Gemm's transA.
         weight_transposed: The weight is [K, outputs], not [outputs, K].
     """
 
     tensor: str
     length: int
     window: Window | None = None
-    transposed: bool = False
+    axis: int = -1
     weight_transposed: bool = False
 
     @property
@@ -92,7 +92,7 @@ class Columns:
             rng: Draws them.
         """
         if self.window is None:
-            matrix = values.T if self.transposed else values.reshape(-1, self.length)
+            matrix = np.moveaxis(values, self.axis, -1).reshape(-1, self.length)
             return matrix[_draw(len(matrix), most, rng)][None]
         return _patches(values, self.window, most, rng)
 
@@ -113,8 +113,8 @@ def columns_of(node: "ir.Node") -> Columns | None:
         if len(shape) != 2:
             return None
         swapped = node.op_type == "MatMul" or not node.attributes.get_int("transB", 0)
-        transposed = node.op_type == "Gemm" and bool(node.attributes.get_int("transA", 0))
-        return Columns(str(x.name), shape[0 if swapped else 1], transposed=transposed, weight_transposed=swapped)
+        turned = node.op_type == "Gemm" and bool(node.attributes.get_int("transA", 0))
+        return Columns(str(x.name), shape[0 if swapped else 1], axis=0 if turned else -1, weight_transposed=swapped)
     axes, attributes = len(shape) - 2, node.attributes
     window = Window(
         kernel=shape[2:],

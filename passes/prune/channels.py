@@ -5,8 +5,9 @@
     a = Conv(x, w1: [64, 3, 3, 3])             a = Conv(x, w1: [32, 3, 3, 3])
     y = Conv(Relu(a), w2: [8, 64, 1, 1])  ==>  y = Conv(Relu(a), w2: [8, 32, 1, 1])
 
-Which layers belong together is found by executing labels (``groups``); which channels matter least is told from the
-weights (``importance``); what is left is a smaller model of the same operators.
+Which layers belong together is found by executing labels (``groups``); which channels matter least is measured with
+samples (``obs``) or told from the weights (``importance``); how many go from where follows from what was asked for
+(``goals``). What is left is a smaller model of the same operators.
 
 Declines: channels that are outputs of the model, or that a normalization, a Softmax or an operator unknown here takes
 together; what the bodies of If, Loop and Scan read; groups of which too little would go; quantized models. A group
@@ -15,7 +16,7 @@ whose result differs from the original with these channels masked is declined, a
 Correct because what is removed was multiplied by weights that are removed too: masked and smaller model agree. The
 masked model is not the original: this is lossy.
 
-Source: Li et al. 2017 and others (``importance``); Fang et al. 2023 for groups.
+Source: Hassibi & Stork 1993 (``obs``), Li et al. 2017 and others (``importance``); Fang et al. 2023 for groups.
 """
 
 from collections.abc import Mapping
@@ -23,31 +24,42 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.errors import RecipeError
 from onnxcomp.facts import is_quantized, parameter_count
-from onnxcomp.passbase import Grouping, Pass, PassContext, PassStats, Unit
+from onnxcomp.passbase import Grouping, Need, Pass, PassContext, PassStats, Unit
 
-from .groups import Channels, Group, discover, prepare
-from .importance import Criterion, importance
+from .allocate import Ladder
+from .goals import NAMES, Allocation, Counts, by_cost, by_ratio, share_of
+from .groups import Group, Kept
+from .importance import Criterion
 from .listing import listing
+from .obs import Curve
 from .origin import after
-from .select import choose, kept_count, protected
-from .trace import inputs_for
-from .verify import verified
+from .pricing import Measure
+from .select import ladder, protected
+from .study import Study, curves_of, study_of
+from .verify import Verified, verified
 
 __all__ = ["PruneChannels", "PruneChannelsConfig"]
+
+_RATIO = 0.3  # where no target is given
+_MEASURES: tuple[Measure, ...] = ("macs", "params")
+_TARGETS = ("ratio", *_MEASURES)
 
 
 @dataclass(frozen=True, slots=True)
 class PruneChannelsConfig:
-    """Settings of channel pruning.
+    """Settings of channel pruning. At most one of ratio, macs and params is given; without any, ratio is 0.3.
 
     Attributes:
         ratio: Share of the channels of each group that is removed, in [0, 1).
-        criterion: What tells how much a channel matters; see `importance`.
+        macs: Share of the model's multiply-accumulate operations that stays, in (0, 1].
+        params: Share of the model's parameters that stays, in (0, 1].
+        allocation: For macs and params, which groups lose channels: those that lose least by it, or all alike.
+        criterion: What tells how much a channel matters; see `importance`. ``auto`` is obs where there are calibration
+            samples, else l2.
         round: Channels that a layer keeps are a multiple of this; 0: what suits the target, 1: any number.
         granularity: Whether attention loses whole heads, or the same dimensions of all heads.
         seed: Of the criterion ``random``.
@@ -55,8 +67,11 @@ class PruneChannelsConfig:
         exclude: Names of layers whose channels stay.
     """
 
-    ratio: float = 0.3
-    criterion: Criterion = "l2"
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    allocation: Allocation = "global"
+    criterion: Criterion = "auto"
     round: int = 0
     granularity: Literal["head", "dim"] = "head"
     seed: int = 0
@@ -64,18 +79,37 @@ class PruneChannelsConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
+        given = {name: value for name in _TARGETS if (value := getattr(self, name)) is not None}
+        if len(given) > 1:
+            raise RecipeError(f"{' and '.join(given)} are both given", hint=f"give one of {', '.join(_TARGETS)}")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
             raise RecipeError(f"ratio must be in [0, 1), got {self.ratio}")
+        for name in _MEASURES:
+            if name in given and not 0 < given[name] <= 1:
+                raise RecipeError(f"{name} must be in (0, 1], got {given[name]}", hint="it is the share that stays")
         if self.round < 0 or self.seed < 0:
             raise RecipeError("round and seed must not be negative", hint="round 0 is what suits the target, 1 is off")
 
+    @property
+    def measure(self) -> Measure | None:
+        """What the target is told in; None: channels of each group."""
+        return next((name for name in _MEASURES if getattr(self, name) is not None), None)
+
+    @property
+    def share(self) -> float:
+        """Of the measure, what stays; of channels, what goes."""
+        name = self.measure
+        share: float | None = self.ratio if name is None else getattr(self, name)
+        return _RATIO if share is None else share
+
 
 class PruneChannels(Pass[PruneChannelsConfig]):
-    """Remove the channels, hidden units and attention heads that matter least. Needs no calibration data."""
+    """Remove the channels, hidden units and attention heads that matter least."""
 
     name: ClassVar[str] = "prune-channels"
     Config: ClassVar[type[PruneChannelsConfig]] = PruneChannelsConfig
     exact: ClassVar[bool] = False
+    wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"ratio": (0.25, 0.5, 0.75)}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
@@ -83,31 +117,21 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         if is_quantized(model):
             ctx.skip(next(iter(model.graph)), "the model is quantized already: prune first, then quantize")
             return PassStats(modified=False)
-        prepared = prepare(model, ctx)
-        feed = inputs_for(prepared, ctx.samples, seed=ctx.seed)
-        channels = discover(prepared, ctx, granularity=self.config.granularity, feed=feed)
-        nodes = {str(node.name): node for node in prepared.graph}
-        for name, reason in channels.frozen.items():
-            ctx.skip(nodes[name], reason)
-        scores: dict[str, np.ndarray] = {}
-        kept: dict[str, np.ndarray] = {}
-        rng = np.random.default_rng(self.config.seed)
-        for group in channels.groups:
-            found = importance(group, nodes, self.config.criterion, rng)
-            mask = self._mask(group, found, ctx)
-            if isinstance(mask, str):
-                ctx.skip(nodes[group.producers[0].node], mask)
-            elif found is not None:
-                scores[group.name], kept[group.name] = found, mask
-        if not kept:
+        study = study_of(model, ctx, granularity=self.config.granularity)
+        for name, reason in study.channels.frozen.items():
+            ctx.skip(study.nodes[name], reason)
+        curves = curves_of(study, ctx, criterion=self.config.criterion, seed=self.config.seed)
+        ladders: dict[str, Ladder] = {}
+        for group in study.channels.groups:
+            found = self._ladder(group, curves, ctx)
+            if isinstance(found, str):
+                _skip(study, ctx, group, found)
+            else:
+                ladders[group.name] = found
+        result = self._pruned(study, curves, ladders, ctx)
+        if result is None or not result.kept:
             return PassStats(modified=False)
-        result = verified(prepared, channels, protected(channels, kept, scores), feed, ctx)
-        first = {group.name: group.producers[0].node for group in channels.groups}
-        for name, reason in result.declined.items():
-            ctx.skip(nodes[first[name]], reason)
-        if not result.kept:
-            return PassStats(modified=False)
-        ctx.origin = after(ctx.origin, prepared, channels, result.kept)
+        ctx.origin = after(ctx.origin, study.model, study.channels, result.kept)
         before = parameter_count(model)
         result.model.graph.meta.update(model.graph.meta)
         model.graph = result.model.graph
@@ -118,36 +142,75 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         }
         return PassStats(modified=True, counters=counters)
 
-    def _mask(self, group: Group, scores: np.ndarray | None, ctx: PassContext) -> np.ndarray | str:
-        """Return which channels of a group stay, or why all do."""
+    def _ladder(self, group: Group, curves: Mapping[str, Curve], ctx: PassContext) -> Ladder | str:
+        """Return what a group may keep, or why all of it stays."""
         if any(item.node in self.config.exclude for item in group.producers):
             return "excluded"
         if any(fnmatchcase(item.node, pattern) for item in group.producers for pattern in self.config.ignore):
             return "it is to be ignored"
-        if scores is None:
+        if group.name not in curves:
             return f"the criterion {self.config.criterion} says nothing about it"
-        multiple = self.config.round or ctx.target.channel_multiple
-        count = kept_count(group, self.config.ratio, multiple)
-        if count >= group.channels:
-            return f"{group.channels} channels, rounded to {multiple}, leave none to remove"
-        return choose(scores, count)
+        found = ladder(group, curves[group.name], self._multiple(ctx))
+        if len(found.counts) < 2:
+            return f"{group.channels} channels, rounded to {self._multiple(ctx)}, leave none to remove"
+        return found
+
+    def _pruned(
+        self, study: Study, curves: Mapping[str, Curve], ladders: dict[str, Ladder], ctx: PassContext
+    ) -> Verified | None:
+        """Remove what was asked for; where a group turns out to have to stay, the others take its share."""
+        groups = {group.name: group for group in study.channels.groups}
+        while ladders:
+            counts = self._counts(study, ladders, ctx)
+            kept = {name: curves[name].kept(count) for name, count in counts.items() if count < groups[name].channels}
+            result = verified(study.model, study.channels, protected(study.channels, kept, curves), study.feed, ctx)
+            for name, reason in result.declined.items():
+                _skip(study, ctx, groups[name], reason)
+                del ladders[name]
+            if self.config.measure is None or not result.declined:
+                self._tell(study, result.kept, ladders, ctx)
+                return result
+        return None
+
+    def _counts(self, study: Study, ladders: Mapping[str, Ladder], ctx: PassContext) -> Counts:
+        measure, share = self.config.measure, self.config.share
+        if measure is None:
+            return by_ratio(study, ladders, share, self._multiple(ctx))
+        return by_cost(study, ladders, measure, share, self.config.allocation)
+
+    def _multiple(self, ctx: PassContext) -> int:
+        return self.config.round or ctx.target.channel_multiple
+
+    def _tell(self, study: Study, kept: Kept, ladders: Mapping[str, Ladder], ctx: PassContext) -> None:
+        """Say why groups are whole that need not be, and what is left where that is more than was asked for."""
+        measure, share = self.config.measure, self.config.share
+        for group in study.channels.groups:
+            if group.name in ladders and group.name not in kept:
+                rounded = f"{group.channels} channels, rounded to {self._multiple(ctx)}, leave none to remove"
+                _skip(
+                    study, ctx, group, rounded if measure is None else "its channels matter more than those of others"
+                )
+        if measure is not None and (left := share_of(study, measure, kept)) > share:
+            reason = f"{left:.1%} of the {NAMES[measure]} stay, not {share:.1%}: its channel groups can't give more"
+            ctx.skip(next(iter(study.model.graph)), reason)
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the groups; a search leaves one out by naming its layers in ``exclude``."""
-        prepared, channels = self._found(model, ctx)
-        types = {str(node.name): node.op_type for node in prepared.graph}
+        study = study_of(model, ctx, granularity=self.config.granularity)
         return [
             Unit(
-                group.name, types[group.producers[0].node], tuple(dict.fromkeys(item.node for item in group.producers))
+                group.name,
+                study.nodes[group.producers[0].node].op_type,
+                tuple(dict.fromkeys(item.node for item in group.producers)),
             )
-            for group in channels.groups
+            for group in study.channels.groups
         ]
 
     def groups(self, model: ir.Model, ctx: PassContext) -> Grouping:
         """See `Pass.groups`."""
-        prepared, channels = self._found(model, ctx)
-        return listing(prepared, channels)
+        study = study_of(model, ctx, granularity=self.config.granularity)
+        return listing(study.model, study.channels)
 
-    def _found(self, model: ir.Model, ctx: PassContext) -> tuple[ir.Model, Channels]:
-        prepared = prepare(model, ctx)
-        return prepared, discover(prepared, ctx, granularity=self.config.granularity)
+
+def _skip(study: Study, ctx: PassContext, group: Group, reason: str) -> None:
+    ctx.skip(study.nodes[group.producers[0].node], reason)

@@ -1,4 +1,4 @@
-"""How much a channel matters, told from the weights alone.
+"""How much a channel matters, told from the weights alone; ``obs`` measures it with samples, see `obs`.
 
 - ``l1``, ``l2``: norm of the weights that make it (Li et al. 2017, "Pruning Filters for Efficient ConvNets", sec. 3.1).
 - ``fpgm``: sum of its distances to the others of its layer, so that what lies in their middle goes first (He et al.
@@ -24,7 +24,7 @@ from .walk import Slice
 
 __all__ = ["Criterion", "filters", "fpgm", "importance"]
 
-Criterion = Literal["l1", "l2", "fpgm", "batch-norm", "random"]
+Criterion = Literal["auto", "obs", "l1", "l2", "fpgm", "batch-norm", "random"]
 
 
 def fpgm(rows: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.costs import macs
 from onnxcomp.passbase import ChannelGroup, Grouping, Skip
 
 from .groups import Channels, Group
+from .pricing import costs_by_node
 from .walk import Slice
 
 __all__ = ["listing"]
@@ -18,7 +18,7 @@ __all__ = ["listing"]
 def listing(model: ir.Model, channels: Channels) -> Grouping:
     """Describe what `discover` found in a prepared model."""
     nodes = {str(node.name): node for node in model.graph}
-    costs = _costs(model, channels.shapes)
+    costs = costs_by_node(model, channels.shapes)
     every = np.concatenate([np.zeros(0, np.int32), *(group.labels for group in channels.groups)])
     return Grouping(
         tuple(_described(group, channels, nodes, costs) for group in channels.groups),
@@ -64,13 +64,3 @@ def _touched(
         if stays < math.prod(shape):
             found[name, index] = math.prod(shape) - stays
     return found
-
-
-def _costs(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | None]:
-    """Return what each node costs in a run with tensors of these shapes, by name."""
-    copy = model.clone()
-    for node in copy.graph:
-        for value in (*node.inputs, *node.outputs):
-            if value is not None and not value.is_initializer() and str(value.name) in shapes:
-                value.shape = ir.Shape(shapes[str(value.name)])
-    return {str(node.name): macs(node) for node in copy.graph}

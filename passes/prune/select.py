@@ -1,13 +1,15 @@
-"""Which channels of a group stay, given how much each matters."""
+"""Which channels of a group stay, given the order in which they go."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from .allocate import Ladder
 from .groups import Channels, Group, Kept
+from .obs import Curve
 
-__all__ = ["choose", "kept_count", "protected"]
+__all__ = ["kept_count", "ladder", "protected"]
 
 
 def kept_count(group: Group, ratio: float, multiple: int) -> int:
@@ -19,36 +21,41 @@ def kept_count(group: Group, ratio: float, multiple: int) -> int:
         multiple: Of the positions that a layer keeps; a channel may have several.
     """
     kept = max(1, group.channels - int(ratio * group.channels + 1e-9))
-    if group.kind == "head":
-        return kept
-    positions = int(np.isin(group.producers[0].labels, group.labels).sum())
-    each = max(1, positions // group.channels)
-    step = multiple // math.gcd(multiple, each)
+    step = _step(group, multiple)
     return min(group.channels, -(-kept // step) * step)
 
 
-def choose(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return a mask of the channels with the largest scores, [channels]; of equal ones the first stay."""
-    mask = np.zeros(scores.size, np.bool_)
-    mask[np.argsort(-scores, kind="stable")[:count]] = True
-    return mask
+def ladder(group: Group, curve: Curve, multiple: int) -> Ladder:
+    """Return what a group may keep: all, and what `kept_count` rounds to."""
+    step = _step(group, multiple)
+    counts = [group.channels, *range((group.channels - 1) // step * step, 0, -step)]
+    return Ladder(np.array(counts, np.int64), curve.error[group.channels - np.array(counts)])
 
 
-def protected(channels: Channels, kept: Kept, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _step(group: Group, multiple: int) -> int:
+    """Return how many channels make a multiple of the positions that a layer keeps; heads go one by one."""
+    if group.kind == "head":
+        return 1
+    positions = int(np.isin(group.producers[0].labels, group.labels).sum())
+    each = max(1, positions // group.channels)
+    return multiple // math.gcd(multiple, each)
+
+
+def protected(channels: Channels, kept: Kept, curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
     """Give back the best channel of each tensor that would be left without any.
 
     Args:
         channels: Of the model.
         kept: A mask per group.
-        scores: What each channel of these groups matters.
+        curves: Of these groups: the best channel goes last.
     """
     result = {name: np.array(mask) for name, mask in kept.items()}
     table = channels.table(result)
     worth = np.zeros(channels.count)
     owner: dict[int, tuple[str, int]] = {}
     for group in channels.groups:
-        if group.name in scores:
-            worth[group.labels] = scores[group.name]
+        if group.name in curves:
+            worth[group.labels[curves[group.name].order]] = np.arange(1, group.channels + 1)
             owner |= {int(label): (group.name, place) for place, label in enumerate(group.labels)}
     columns = [item.labels for item in channels.slices]
     columns += [

@@ -1,0 +1,124 @@
+"""What pruning finds out about a model once, however often it is then pruned: groups, and the order of their channels.
+
+It is kept in the context, by the fingerprint of the model: a search that tries several strengths pays for it once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.data import Feed
+from onnxcomp.errors import PassError
+from onnxcomp.model import fingerprint
+from onnxcomp.passbase import PassContext
+
+from .groups import Channels, Group, discover, prepare
+from .importance import Criterion, importance
+from .obs import Curve, removal
+from .readings import readings
+from .trace import inputs_for
+
+__all__ = ["Study", "curves_of", "study_of"]
+
+_MOST = 8  # findings that are kept
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A model made ready, and what labels tell about it.
+
+    Attributes:
+        key: Of all that it depends on.
+        model: What `groups.prepare` returned; not to be changed.
+        feed: One that it runs on.
+        channels: Its groups.
+    """
+
+    key: tuple[str, ...]
+    model: ir.Model
+    feed: Feed
+    channels: Channels
+
+    @cached_property
+    def nodes(self) -> Mapping[str, ir.Node]:
+        """Its nodes by name."""
+        return {str(node.name): node for node in self.model.graph}
+
+
+def study_of(model: ir.Model, ctx: PassContext, *, granularity: Literal["head", "dim"]) -> Study:
+    """Find the channel groups of a model, or remember them.
+
+    Raises:
+        PassError: The model is quantized, or does not run.
+    """
+    key = ("channels", fingerprint(model), granularity, str(ctx.seed))
+
+    def find() -> Study:
+        prepared = prepare(model, ctx)
+        feed = inputs_for(prepared, ctx.samples, seed=ctx.seed)
+        return Study(key, prepared, feed, discover(prepared, ctx, granularity=granularity, feed=feed))
+
+    return _remembered(ctx, key, find)
+
+
+def curves_of(study: Study, ctx: PassContext, *, criterion: Criterion, seed: int) -> Mapping[str, Curve]:
+    """Return the order in which channels go, by group, or remember it; groups of which nothing is known are left out.
+
+    Raises:
+        PassError: The criterion needs samples, and there are none.
+        ModelError: The model does not run on them, or computes a NaN or an infinity.
+    """
+    if criterion == "auto":
+        criterion = "l2" if ctx.samples is None else "obs"
+    if criterion == "obs":
+        return _remembered(ctx, (*study.key, criterion), lambda: _measured(study, ctx))
+    rng = np.random.default_rng(seed)
+    return _remembered(ctx, (*study.key, criterion, str(seed)), lambda: _from_weights(study, criterion, rng))
+
+
+def _measured(study: Study, ctx: PassContext) -> dict[str, Curve]:
+    if ctx.samples is None:
+        raise PassError("the criterion obs needs calibration samples", hint="--calibration DATA, or another criterion")
+    groups = study.channels.groups
+    found = {
+        group.name: removal(read, group.channels)
+        for group, read in readings(study.model, study.channels, groups, ctx.samples, ctx)
+        if read
+    }
+    unread = [group for group in groups if group.name not in found]
+    return found | _from_weights(study, "l2", np.random.default_rng(0), unread)
+
+
+def _from_weights(
+    study: Study, criterion: Criterion, rng: np.random.Generator, groups: list[Group] | None = None
+) -> dict[str, Curve]:
+    found = {}
+    for group in study.channels.groups if groups is None else groups:
+        scores = importance(group, study.nodes, criterion, rng)
+        if scores is not None:
+            found[group.name] = ranked(scores)
+    return found
+
+
+def ranked(scores: np.ndarray) -> Curve:
+    """Return the order of channels by how much they matter, [channels]; of equal ones the last go first.
+
+    The error is the share of all that matters.
+    """
+    order = np.argsort(-scores, kind="stable")[::-1]
+    total = np.cumsum(np.maximum(scores[order], 0.0), dtype=np.float64)
+    return Curve(order, np.concatenate([[0.0], total / max(float(total[-1]), 1e-12)]))
+
+
+def _remembered(ctx: PassContext, key: tuple[str, ...], find: Callable[[], _T]) -> _T:
+    """Return what was found before, or find it; what was asked for longest ago is forgotten."""
+    known = ctx.findings.pop(key, None)
+    ctx.findings[key] = found = find() if known is None else known
+    while len(ctx.findings) > _MOST:
+        del ctx.findings[next(iter(ctx.findings))]
+    return found
