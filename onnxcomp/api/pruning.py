@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
 from onnxcomp.facts import parameter_count
 from onnxcomp.passbase import Grouping, PassContext
-from onnxcomp.pipeline import run_recipe
+from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.pruning import PrunedGroup, PruneReport
 from onnxcomp.search import Progress, why_nothing
@@ -41,8 +41,7 @@ GRANULARITIES: Mapping[str, _Way] = MappingProxyType(
         "dim": _Way("prune-channels", {"granularity": "dim"}),
     }
 )
-_TARGETS = ("ratio", "macs", "params", "latency")
-_DEFAULT_RATIO = 0.3
+_TARGETS = ("ratio", "macs", "params")
 
 
 class PruneResult(MadeResult[PruneReport]):
@@ -55,9 +54,13 @@ def prune(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
     ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
     granularity: str = "channel",
     criterion: str | None = None,
+    allocation: str | None = None,
     round: int | None = None,  # noqa: A002  (the name of the option)
+    steps: int = 1,
     ignore: Sequence[str] = (),
     calibration: Data | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
@@ -76,11 +79,16 @@ def prune(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        ratio: Share of the channels of each group that is removed; 0.3 where nothing is said.
+        ratio: Share of the channels of each group that is removed; 0.3 where no target is named.
+        macs: Share of the multiply-accumulate operations that stays.
+        params: Share of the parameters that stays.
         granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), or ``dim`` (the same,
             but dimensions of all heads alike).
-        criterion: What tells how much a channel matters; None: the pass's default.
+        criterion: What tells how much a channel matters; None: the pass's default, which measures it with samples.
+        allocation: With ``macs`` and ``params``, ``global``: those groups lose channels that lose least by it, or
+            ``uniform``: all alike; None: ``global``.
         round: Channels that a layer keeps are a multiple of this; 1: any number; None: what suits the target.
+        steps: Rounds in which the target is reached; each removes the same share of what is left of a group.
         ignore: Patterns of names of layers whose channels stay.
         calibration: Samples.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
@@ -104,7 +112,21 @@ def prune(
     where, gates = get_target(target), gates or Gates()
     if isinstance(ignore, str):
         raise UsageError("ignore is a list of patterns, not one text", hint="pass ['pattern']")
-    options = {"ratio": ratio, "criterion": criterion, "round": round, "ignore": list(ignore)}
+    if steps < 1:
+        raise UsageError(f"steps must be 1 or more, got {steps}")
+    if criterion == "obs" and calibration is None and not synthetic_calibration:
+        raise UsageError(
+            "criterion obs is measured on samples", hint="--calibration DATA, or --synthetic for made-up ones"
+        )
+    options = {
+        "ratio": ratio,
+        "macs": macs,
+        "params": params,
+        "criterion": criterion,
+        "allocation": allocation,
+        "round": round,
+        "ignore": list(ignore),
+    }
     step = _step(granularity, options, seed=seed)
     check_threads(threads)
     unmeasured = why_unmeasured(where) if bench else "it was not asked for"
@@ -124,9 +146,8 @@ def prune(
     )
     ctx = PassContext(target=where, samples=work.samples, seed=seed)
     verifier, base, clean_up = cleaned(work, ctx, show)
-    pruned, done = run_recipe(base, Recipe((step,)), ctx, verifier, progress=lambda name: show(name, None))
-    if not any(one.modified for one in done):
-        raise PassError(f"nothing could be pruned: {why_nothing(base, done)}", hint="onnxcomp inspect MODEL --groups")
+    maker = _Maker(base, ctx, verifier, show)
+    pruned, done = maker.pruned(step) if steps == 1 else maker.in_steps(step, steps)
     show("judge", None)
     judge = judge_of(work)
     race = None if unmeasured else race_of(work, threads=threads, show=show)
@@ -135,6 +156,7 @@ def prune(
         **work.facts(judge, found, done, clean_up),
         **times(found, where, threads=threads, batch=batch),
         granularity=granularity,
+        steps=steps,
         settings=step.settings,
         calibration=work.samples.description if work.samples else None,
         pruned_parameters=parameter_count(found.model),
@@ -147,25 +169,58 @@ def prune(
     return PruneResult(found.model, report)
 
 
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Prunes a model that was cleaned up."""
+
+    base: "ir.Model"
+    ctx: PassContext
+    verifier: Verifier
+    show: Progress
+
+    def pruned(self, *steps: Step) -> "tuple[ir.Model, list[PassReport]]":
+        """Return the pruned model, and what each step did.
+
+        Raises:
+            PassError: Nothing could be pruned.
+        """
+        model, done = run_recipe(
+            self.base, Recipe(steps), self.ctx, self.verifier, progress=lambda name: self.show(name, None)
+        )
+        if not any(one.modified for one in done):
+            why = why_nothing(self.base, done)
+            raise PassError(f"nothing could be pruned: {why}", hint="onnxcomp inspect MODEL --groups")
+        return model, done
+
+    def in_steps(self, step: Step, count: int) -> "tuple[ir.Model, list[PassReport]]":
+        """Find out what a step leaves of each group, and get there in several."""
+        model, (once,) = self.pruned(step)
+        groups = list(_compared(*(_groups(each, step, self.ctx) for each in (self.base, model))))
+        settings = {name: value for name, value in step.settings.items() if name not in _TARGETS}
+        schedule = [
+            Step(step.name, settings | {"keep": {one.name: one.left_after(part / count) for one in groups}})
+            for part in range(1, count + 1)
+        ]
+        model, done = self.pruned(*schedule)
+        return model, [replace(done[0], skipped=once.skipped), *(replace(each, skipped=()) for each in done[1:])]
+
+
 def _step(granularity: str, options: Mapping[str, Any], *, seed: int) -> Step:
     """Return the pruning step with the settings that were asked for.
 
     Raises:
-        UsageError: There is no such granularity, it has no such setting, or more than one target is named.
-        RecipeError: A value is wrong.
+        UsageError: There is no such granularity, or it has no such setting.
+        RecipeError: A value is wrong, or more than one target is named.
     """
     if granularity not in GRANULARITIES:
         raise UsageError(f"unknown granularity {granularity!r}", hint=f"one of: {', '.join(GRANULARITIES)}")
     way = GRANULARITIES[granularity]
     given = {name: value for name, value in options.items() if value not in (None, [])}
-    targets = [name for name in _TARGETS if name in given]
-    if len(targets) > 1:
-        raise UsageError(f"--{targets[0]} and --{targets[1]} are two targets", hint="name one")
     known = {each.name for each in dataclasses.fields(registry.pass_class(way.work).Config)}
     for name in given:
         if name not in known:
             raise UsageError(f"granularity {granularity} has no --{name}", hint=f"onnxcomp passes {way.work}")
-    settings = {**way.settings, **({} if targets else {"ratio": _DEFAULT_RATIO}), **given}
+    settings = {**way.settings, **given}
     if seed and "seed" in known:
         settings["seed"] = seed
     step = Step(way.work, settings)

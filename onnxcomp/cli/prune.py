@@ -13,6 +13,10 @@ __all__ = ["EXAMPLES", "command"]
 EXAMPLES = """Examples:
 
 onnxcomp prune model.onnx --ratio 0.3 --eval eval.npz
+
+onnxcomp prune model.onnx --macs 0.7 --calibration calib.npz --eval eval.npz --steps 3 -o small.onnx
+
+onnxcomp prune model.onnx --params 0.5 --calibration calib.npz --ignore '*/head/*' --granularity dim
 """
 
 
@@ -25,17 +29,29 @@ def command(
     ratio: Annotated[
         float | None, typer.Option(help="Share of the channels of each group that is removed.  [default: 0.3]")
     ] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Share of the multiply-accumulate operations that stays, as in 0.7.")
+    ] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters that stays.")] = None,
     granularity: Annotated[
         str,
         typer.Option(help="What goes: channel (channels, hidden units, whole heads), or dim (of all heads alike)."),
     ] = "channel",
     criterion: Annotated[
         str | None,
-        typer.Option(help="What a channel matters: l2, l1, fpgm, batch-norm or random.  [default: the pass's own]"),
+        typer.Option(
+            help="How much a channel matters: obs (needs samples), l2, l1, fpgm, batch-norm or random."
+            "  [default: obs with samples, else l2]"
+        ),
+    ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(help="With --macs and --params: global (where least is lost) or uniform.  [default: global]"),
     ] = None,
     round: Annotated[  # noqa: A002  (the name of the option)
         int | None, typer.Option(help="A layer keeps a multiple of this; 1 is any number.  [default: by the target]")
     ] = None,
+    steps: Annotated[int, typer.Option(help="Rounds in which the target is reached.")] = 1,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern of names of layers that stay, as in '*/head/*'; may be repeated.")
     ] = None,
@@ -71,9 +87,13 @@ def command(
         result = prune(
             model,
             ratio=ratio,
+            macs=macs,
+            params=params,
             granularity=granularity,
             criterion=criterion,
+            allocation=allocation,
             round=round,
+            steps=steps,
             ignore=ignore or (),
             calibration=calibration,
             eval=evaluation,

@@ -27,6 +27,10 @@ class PrunedGroup:
     channels: int
     kept: int
 
+    def left_after(self, part: float) -> int:
+        """Return how many are left after a part of the way, in [0, 1], on which each step takes the same share."""
+        return int(self.channels * (self.kept / self.channels) ** part + 0.5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport(TimedReport):
@@ -34,6 +38,7 @@ class PruneReport(TimedReport):
 
     Attributes:
         granularity: What was removed.
+        steps: Rounds in which that was done.
         pruned_parameters: Elements of the result's weights.
         macs: Multiply-accumulate operations of one run of the original; None: they can't be told.
         pruned_macs: Of the result.
@@ -43,6 +48,7 @@ class PruneReport(TimedReport):
     kind: ClassVar[str] = "prune"
 
     granularity: str
+    steps: int
     pruned_parameters: int
     macs: int | None
     pruned_macs: int | None
@@ -56,7 +62,8 @@ class PruneReport(TimedReport):
     def asked(self) -> Iterable[str]:
         """See `MadeReport.asked`."""
         settings = ", ".join(f"{name} = {value}" for name, value in self.settings.items() if name != "granularity")
-        yield f" prune   {self.granularity} ({settings})      target  {self.target}"
+        steps = f", in {self.steps} steps" if self.steps > 1 else ""
+        yield f" prune   {self.granularity} ({settings or 'defaults'}){steps}      target  {self.target}"
         if self.calibration:
             yield f" calibration  {self.calibration}"
 

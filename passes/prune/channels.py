@@ -20,7 +20,7 @@ Source: Hassibi & Stork 1993 (``obs``), Li et al. 2017 and others (``importance`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -46,17 +46,18 @@ __all__ = ["PruneChannels", "PruneChannelsConfig"]
 
 _RATIO = 0.3  # where no target is given
 _MEASURES: tuple[Measure, ...] = ("macs", "params")
-_TARGETS = ("ratio", *_MEASURES)
+_TARGETS = ("ratio", *_MEASURES, "keep")
 
 
 @dataclass(frozen=True, slots=True)
 class PruneChannelsConfig:
-    """Settings of channel pruning. At most one of ratio, macs and params is given; without any, ratio is 0.3.
+    """Settings of channel pruning. At most one of ratio, macs, params and keep is given; without any, ratio is 0.3.
 
     Attributes:
         ratio: Share of the channels of each group that is removed, in [0, 1).
         macs: Share of the model's multiply-accumulate operations that stays, in (0, 1].
         params: Share of the model's parameters that stays, in (0, 1].
+        keep: How many channels stay, by name of the group; of others all stay.
         allocation: For macs and params, which groups lose channels: those that lose least by it, or all alike.
         criterion: What tells how much a channel matters; see `importance`. ``auto`` is obs where there are calibration
             samples, else l2.
@@ -70,6 +71,7 @@ class PruneChannelsConfig:
     ratio: float | None = None
     macs: float | None = None
     params: float | None = None
+    keep: Mapping[str, int] = field(default_factory=dict)
     allocation: Allocation = "global"
     criterion: Criterion = "auto"
     round: int = 0
@@ -79,7 +81,7 @@ class PruneChannelsConfig:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = {name: value for name in _TARGETS if (value := getattr(self, name)) is not None}
+        given = {name: value for name in _TARGETS if (value := getattr(self, name)) not in (None, {})}
         if len(given) > 1:
             raise RecipeError(f"{' and '.join(given)} are both given", hint=f"give one of {', '.join(_TARGETS)}")
         if self.ratio is not None and not 0 <= self.ratio < 1:
@@ -87,6 +89,8 @@ class PruneChannelsConfig:
         for name in _MEASURES:
             if name in given and not 0 < given[name] <= 1:
                 raise RecipeError(f"{name} must be in (0, 1], got {given[name]}", hint="it is the share that stays")
+        if any(not isinstance(count, int) or count < 1 for count in self.keep.values()):
+            raise RecipeError("keep must be a number of channels, 1 or more, for each group")
         if self.round < 0 or self.seed < 0:
             raise RecipeError("round and seed must not be negative", hint="round 0 is what suits the target, 1 is off")
 
@@ -173,26 +177,33 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         return None
 
     def _counts(self, study: Study, ladders: Mapping[str, Ladder], ctx: PassContext) -> Counts:
-        measure, share = self.config.measure, self.config.share
+        measure, share, keep = self.config.measure, self.config.share, self.config.keep
+        if keep:
+            channels = {group.name: group.channels for group in study.channels.groups}
+            return {name: min(keep.get(name, channels[name]), channels[name]) for name in ladders}
         if measure is None:
             return by_ratio(study, ladders, share, self._multiple(ctx))
         return by_cost(study, ladders, measure, share, self.config.allocation)
 
     def _multiple(self, ctx: PassContext) -> int:
-        return self.config.round or ctx.target.channel_multiple
+        return 1 if self.config.keep else self.config.round or ctx.target.channel_multiple
 
     def _tell(self, study: Study, kept: Kept, ladders: Mapping[str, Ladder], ctx: PassContext) -> None:
         """Say why groups are whole that need not be, and what is left where that is more than was asked for."""
         measure, share = self.config.measure, self.config.share
         for group in study.channels.groups:
             if group.name in ladders and group.name not in kept:
-                rounded = f"{group.channels} channels, rounded to {self._multiple(ctx)}, leave none to remove"
-                _skip(
-                    study, ctx, group, rounded if measure is None else "its channels matter more than those of others"
-                )
+                _skip(study, ctx, group, self._why_whole(group, ctx))
         if measure is not None and (left := share_of(study, measure, kept)) > share:
             reason = f"{left:.1%} of the {NAMES[measure]} stay, not {share:.1%}: its channel groups can't give more"
             ctx.skip(next(iter(study.model.graph)), reason)
+
+    def _why_whole(self, group: Group, ctx: PassContext) -> str:
+        if self.config.keep:
+            return "all its channels are to stay"
+        if self.config.measure is not None:
+            return "its channels matter more than those of others"
+        return f"{group.channels} channels, rounded to {self._multiple(ctx)}, leave none to remove"
 
     def units(self, model: ir.Model, ctx: PassContext) -> list[Unit]:
         """List the groups; a search leaves one out by naming its layers in ``exclude``."""

@@ -63,6 +63,27 @@ def test_criteria(dense: Path, criterion: str) -> None:
     assert first.report.quality == again.report.quality
 
 
+def test_a_share_of_the_macs(resnet: Path, data: dict[str, Path]) -> None:
+    report = onnxcomp.prune(resnet, macs=0.6, round=4, bench=False, **data).report
+    assert report.macs is not None
+    assert report.pruned_macs is not None
+    assert 0.5 < report.pruned_macs / report.macs <= 0.6
+    assert report.calibration is not None
+
+
+def test_steps_reach_what_one_reaches(dense: Path) -> None:
+    once, often = (onnxcomp.prune(dense, ratio=0.6, steps=steps, bench=False).report for steps in (1, 3))
+    assert once.groups == often.groups
+    assert any(group.kept < group.channels for group in once.groups)
+    keeps = [step.settings["keep"] for step in onnxcomp.Recipe.from_toml(often.recipe).steps if "keep" in step.settings]
+    assert len(keeps) == 3
+    for group in often.groups:
+        first, second, third = (keep[group.name] for keep in keeps)
+        assert group.channels > first > second > third == group.kept
+        assert first / group.channels == pytest.approx(second / first, abs=0.02)
+    assert once.skipped == often.skipped
+
+
 def test_a_missed_gate(dense: Path, data: dict[str, Path], tmp_path: Path, times: Callable[[float], None]) -> None:
     with pytest.raises(GateFailed, match="the metric drops") as caught:
         onnxcomp.prune(dense, ratio=0.9, eval=data["eval"], gates=Gates(max_drop=0.01))
@@ -97,6 +118,11 @@ def test_nothing_to_prune(tmp_path: Path, dense: Path, capfd: pytest.CaptureFixt
         ({"criterion": "magic"}, RecipeError, "criterion"),
         ({"granularity": "atom"}, UsageError, "unknown granularity"),
         ({"round": -1}, RecipeError, "round"),
+        ({"macs": 0.0}, RecipeError, "macs"),
+        ({"macs": 0.5, "ratio": 0.5}, RecipeError, "both given"),
+        ({"allocation": "magic"}, RecipeError, "allocation"),
+        ({"criterion": "obs"}, UsageError, "samples"),
+        ({"steps": 0}, UsageError, "steps"),
         ({"ignore": "a"}, UsageError, "list"),
         ({"target": "abacus"}, UsageError, "abacus"),
         ({"gates": Gates(max_drop=0.1)}, UsageError, "labels"),
