@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "prune-channels": "onnxcomp.passes.prune.channels:PruneChannels",
+        "prune-weights": "onnxcomp.passes.prune.weights:PruneWeights",
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",

@@ -4,8 +4,10 @@ from onnxcomp.thresholds.affine import Affine, affine, quantize_weights
 from onnxcomp.thresholds.blocks import WEIGHT_METHODS, Groups, quantize_groups
 from onnxcomp.thresholds.histogram import Grid, Histogram, Range
 from onnxcomp.thresholds.noise import noise
-from onnxcomp.thresholds.rounding import damped, gptq, rounding_error
+from onnxcomp.thresholds.rounding import gptq, rounding_error
 from onnxcomp.thresholds.solve import METHODS, solve, solve_all
+from onnxcomp.thresholds.sparsity import magnitude_mask, removal_costs, sparsify
+from onnxcomp.thresholds.sweep import by_diagonal, damped, damping_for, sweep
 
 __all__ = [
     "METHODS",
@@ -16,12 +18,18 @@ __all__ = [
     "Histogram",
     "Range",
     "affine",
+    "by_diagonal",
     "damped",
+    "damping_for",
     "gptq",
+    "magnitude_mask",
     "noise",
     "quantize_groups",
     "quantize_weights",
+    "removal_costs",
     "rounding_error",
     "solve",
     "solve_all",
+    "sparsify",
+    "sweep",
 ]

@@ -8,22 +8,11 @@ Sources: Frantar et al. 2022 (GPTQ, algorithm 1); Nagel et al. 2020 (the objecti
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["damped", "gptq", "rounding_error"]
+from onnxcomp.thresholds.sweep import by_diagonal, sweep
 
-_BLOCK = 64  # columns whose updates are collected before they reach the rest: one matrix product instead of many
+__all__ = ["gptq", "rounding_error"]
+
 Array = npt.NDArray[np.float64]
-
-
-def damped(moment: Array, damping: float) -> Array:
-    """Return H plus ``damping`` times the mean of its diagonal on the diagonal; the identity for an H of zeros.
-
-    Args:
-        moment: Positive semidefinite, [groups, K, K].
-        damping: Share of the mean; makes what was hardly seen cost something, and H invertible.
-    """
-    size = moment.shape[-1]
-    mean = np.trace(moment, axis1=1, axis2=2)[:, None, None] / size
-    return moment + np.where(mean > 0, damping * mean, 1.0) * np.eye(size)
 
 
 def rounding_error(weights: Array, rounded: Array, moment: Array) -> Array:
@@ -48,32 +37,12 @@ def gptq(
     Returns:
         Integers, as float64, of the shape of ``weights``.
     """
-    size = hessian.shape[-1]
-    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
-    ranks = np.argsort(-diagonal, axis=1, kind="stable") if order else np.broadcast_to(np.arange(size), diagonal.shape)
-    work = np.take_along_axis(weights, ranks[:, None, :], axis=2)
-    nearest = np.rint(work)
-    kept = np.zeros(work.shape, bool) if fixed is None else np.take_along_axis(fixed, ranks[:, None, :], axis=2)
-    sorted_rows = np.take_along_axis(hessian, ranks[:, :, None], axis=1)
-    factor = _inverse_factor(np.take_along_axis(sorted_rows, ranks[:, None, :], axis=2))
-    rounded = np.empty_like(work)
-    for start in range(0, size, _BLOCK):
-        end = min(start + _BLOCK, size)
-        errors = np.empty((*work.shape[:2], end - start))
-        for column in range(start, end):
-            rounded[:, :, column] = np.where(kept[:, :, column], nearest[:, :, column], np.rint(work[:, :, column]))
-            np.clip(rounded[:, :, column], -levels, levels, out=rounded[:, :, column])
-            error = (work[:, :, column] - rounded[:, :, column]) / factor[:, column, column, None]
-            work[:, :, column + 1 : end] -= error[:, :, None] * factor[:, None, column, column + 1 : end]
-            errors[:, :, column - start] = error
-        work[:, :, end:] -= errors @ factor[:, start:end, end:]
-    result = np.empty_like(rounded)
-    np.put_along_axis(result, ranks[:, None, :], rounded, axis=2)
-    return result
+    ranks = by_diagonal(hessian) if order else np.broadcast_to(np.arange(hessian.shape[-1]), hessian.shape[:2])
+    nearest = np.take_along_axis(np.rint(weights), ranks[:, None, :], axis=2)
+    kept = np.zeros(weights.shape, bool) if fixed is None else np.take_along_axis(fixed, ranks[:, None, :], axis=2)
 
+    def decide(column: int, values: Array) -> Array:
+        rounded = np.where(kept[:, :, column], nearest[:, :, column], np.rint(values))
+        return np.clip(rounded, -levels, levels)
 
-def _inverse_factor(hessian: Array) -> Array:
-    """Return the upper triangular U of H^-1 = U^T U."""
-    flipped = np.linalg.cholesky(hessian[:, ::-1, ::-1])  # J H J = L L^T, so that H = R R^T with R = J L J, upper
-    factor: Array = np.linalg.inv(flipped[:, ::-1, ::-1])
-    return np.triu(factor)
+    return sweep(weights, hessian, decide, ranks=ranks)

@@ -1,6 +1,6 @@
 """Questions and edits that the cleanup passes share: constants, consumers, names, values that change places."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ __all__ = [
     "remove_if_unused",
     "set_constant",
     "sole_consumer",
+    "stages",
 ]
 
 _PLAIN_KINDS = "biuf"
@@ -231,3 +232,17 @@ def constant_node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
             strings = [text.encode() for text in attribute.as_strings()]
             tensor = ir.StringTensor(strings, shape=ir.Shape((len(strings),)))
     return tensor
+
+
+def stages(graph: ir.Graph, nodes: Collection[ir.Node]) -> list[list[ir.Node]]:
+    """Group nodes by the most of them that lie on a way to each from the inputs: none of a group feeds another."""
+    depths: dict[ir.Node, int] = {}
+    found: list[list[ir.Node]] = []
+    for node in graph:
+        makers = [made for value in node.inputs if value is not None and (made := value.producer()) is not None]
+        depths[node] = max((depths.get(made, 0) for made in makers), default=0)
+        if node in nodes:
+            found[depths[node] :] = found[depths[node] :] or [[]]
+            found[depths[node]].append(node)
+            depths[node] += 1
+    return found

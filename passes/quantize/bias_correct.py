@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats
+from onnxcomp.passes.cleanup._graph import stages
 from onnxcomp.passes.quantize.biases import BiasSlot, bias_slot
 from onnxcomp.passes.quantize.editor import GraphEditor, drop_unused_initializers, name_nodes
 from onnxcomp.passes.quantize.placement import constant
@@ -84,10 +85,12 @@ class BiasCorrect(Pass[BiasCorrectConfig]):
             return PassStats(modified=False)
         editor, samples = GraphEditor(model.graph), ctx.samples.spread(self.config.runs)
         wanted = ctx.reference.get({layer.reference: layer.axis for layer in layers}, self.config.runs)
-        for stage in _stages(model.graph, layers):
-            axes = {str(layer.slot.result.name): layer.axis for layer in stage}
+        by_node = {layer.slot.node: layer for layer in layers}
+        for stage in stages(model.graph, by_node):
+            now = [by_node[node] for node in stage]
+            axes = {str(layer.slot.result.name): layer.axis for layer in now}
             found = collect_means(model, samples, axes, threads=ctx.threads, progress=ctx.progress)
-            for layer in stage:
+            for layer in now:
                 layer.slot.add(wanted[layer.reference] - found[str(layer.slot.result.name)], editor)
         drop_unused_initializers(model.graph)
         return PassStats(modified=True, counters={"biases corrected": len(layers)})
@@ -149,18 +152,3 @@ def _float_name(value: ir.Value, known: set[str]) -> str | None:
             if dequantize.outputs[0].name in known:
                 return str(dequantize.outputs[0].name)
     return None
-
-
-def _stages(graph: ir.Graph, layers: list[_Layer]) -> list[list[_Layer]]:
-    """Group layers by the most layers that lie on a way to them from the inputs: none of a group feeds another."""
-    own = {layer.slot.node: layer for layer in layers}
-    depths: dict[ir.Node, int] = {}
-    stages: list[list[_Layer]] = []
-    for node in graph:
-        makers = [made for value in node.inputs if value is not None and (made := value.producer()) is not None]
-        depths[node] = max((depths.get(made, 0) for made in makers), default=0)
-        if node in own:
-            stages[depths[node] :] = stages[depths[node] :] or [[]]
-            stages[depths[node]].append(own[node])
-            depths[node] += 1
-    return stages
