@@ -37,6 +37,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "prune-channels": "onnxcomp.passes.prune.channels:PruneChannels",
         "prune-weights": "onnxcomp.passes.prune.weights:PruneWeights",
+        "recover": "onnxcomp.passes.prune.recover:Recover",
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",

@@ -1,11 +1,12 @@
 """What is measured on a model with samples."""
 
 from onnxcomp.statistics.channels import ChannelRange
-from onnxcomp.statistics.columns import Columns, columns_of
+from onnxcomp.statistics.columns import Columns, Window, columns_of, draw
 from onnxcomp.statistics.file import Statistics
 from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, collect_grams
 from onnxcomp.statistics.means import MeanStore, collect_means
 from onnxcomp.statistics.ranges import RangeStore
+from onnxcomp.statistics.relay import Relay, reads
 from onnxcomp.statistics.squares import collect_squares
 from onnxcomp.statistics.tap import float_tensors, inner_values, runs, tapped
 from onnxcomp.thresholds import Histogram, Range
@@ -20,13 +21,17 @@ __all__ = [
     "MeanStore",
     "Range",
     "RangeStore",
+    "Relay",
     "Statistics",
+    "Window",
     "collect_grams",
     "collect_means",
     "collect_squares",
     "columns_of",
+    "draw",
     "float_tensors",
     "inner_values",
+    "reads",
     "runs",
     "tapped",
 ]

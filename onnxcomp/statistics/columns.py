@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Columns", "Window", "columns_of"]
+__all__ = ["Columns", "Window", "columns_of", "draw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,12 @@ class Window:
             small, large = total // 2, total - total // 2
             found.append((small, large) if self.auto_pad == "SAME_UPPER" else (large, small))
         return found
+
+    def positions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return how often the window fits along each spatial axis of these sizes: the sizes of the output."""
+        reach = [dilation * (kernel - 1) + 1 for dilation, kernel in zip(self.dilations, self.kernel, strict=True)]
+        padded = [size + sum(ends) for size, ends in zip(sizes, self.padding(sizes), strict=True)]
+        return tuple((n - r) // s + 1 for n, r, s in zip(padded, reach, self.strides, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +97,19 @@ class Columns:
             most: Positions at most; of more, so many are drawn without repetition.
             rng: Draws them.
         """
+        return self.at(values, draw(self.count(values), most, rng))
+
+    def count(self, values: npt.NDArray[np.floating]) -> int:
+        """Return the number of output positions of a run, given the input."""
+        if self.window is not None:
+            return len(values) * math.prod(self.window.positions(values.shape[2:]))
+        return values.size // max(self.length, 1)
+
+    def at(self, values: npt.NDArray[np.floating], places: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+        """Return the vectors of these output positions, counted in the order of the output: [groups, positions, K]."""
         if self.window is None:
-            matrix = np.moveaxis(values, self.axis, -1).reshape(-1, self.length)
-            return matrix[_draw(len(matrix), most, rng)][None]
-        return _patches(values, self.window, most, rng)
+            return np.moveaxis(values, self.axis, -1).reshape(-1, self.length)[places][None]
+        return _patches(values, self.window, places)
 
 
 def columns_of(node: "ir.Node") -> Columns | None:
@@ -127,29 +142,27 @@ def columns_of(node: "ir.Node") -> Columns | None:
     return Columns(str(x.name), math.prod(shape[1:]), window)
 
 
+def draw(total: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return all numbers below a total, or so many of them, drawn without repetition, ascending."""
+    return np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+
+
 def _patches(
-    values: npt.NDArray[np.floating], window: Window, most: int, rng: np.random.Generator
+    values: npt.NDArray[np.floating], window: Window, places: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.floating]:
     batch, sizes = len(values), values.shape[2:]  # [N, C, *spatial]
     axes = len(sizes)
     padding = window.padding(sizes)
     padded = np.pad(values, [(0, 0), (0, 0), *padding]) if any(map(any, padding)) else values
-    reach = [d * (k - 1) + 1 for d, k in zip(window.dilations, window.kernel, strict=True)]
-    counts = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, window.strides, strict=True)]
-    drawn = _draw(batch * math.prod(counts), most, rng)
-    image, *position = np.unravel_index(drawn, (batch, *counts))
+    image, *position = np.unravel_index(places, (batch, *window.positions(sizes)))
     where = []
     for axis in range(axes):
         first = position[axis] * window.strides[axis]
         taps = np.arange(window.kernel[axis]) * window.dilations[axis]
         along = [1] * axes
         along[axis] = -1
-        where.append((first[:, None] + taps).reshape(len(drawn), *along))
+        where.append((first[:, None] + taps).reshape(len(places), *along))
     drawn_first: tuple[npt.NDArray[np.int64] | slice, ...] = (image.reshape(-1, *[1] * axes), slice(None), *where)
     found = padded[drawn_first]  # [P, *kernel, C]: numpy puts the axes of what is drawn first
-    patches = np.moveaxis(found, -1, 1).reshape(len(drawn), window.groups, -1)
+    patches = np.moveaxis(found, -1, 1).reshape(len(places), window.groups, -1)
     return patches.transpose(1, 0, 2)
-
-
-def _draw(total: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    return np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))

@@ -1,0 +1,164 @@
+"""Fit the weights that are left after pruning, so that each layer gives again what it gave in the original.
+
+::
+
+    y = Conv(x, W: [64, 64, 3, 3], b)   ==>   y = Conv(x', W': [64, 32, 3, 3], b')   with E|y - y'|^2 least
+
+Layers go in forward order: x' is what the layer really reads in the smaller model, its earlier layers already fitted; y
+is what the layer gave in the original, without the channels that went. Where the result is added to a residual stream,
+what the stream lost is part of what the layer should give: y = z + skip - skip'. ``least-squares`` solves for all
+weights and the bias, ``affine`` for a scale and a shift of each output, ``bias`` for the shift alone.
+
+Memory: sums of K^2 + outputs x K numbers per layer for inputs of K weights, twice, however many samples there are. Both
+models run piece by piece, each node once per sample; what waits between pieces is in files where it is much (see
+`Relay`).
+
+Declines: layers whose weight is shared, computed or not float32; those whose output the original lacks; and those that
+no change makes better on samples that were held out.
+
+Sources: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", section 3.1 (least squares from
+the student's input), 3.2 (residual branches); Nagel et al. 2019, section 4.2 (mean of the outputs).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.data import Samples
+from onnxcomp.errors import PassError, RecipeError
+from onnxcomp.facts import name_nodes
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats
+from onnxcomp.passes.cleanup._graph import Names
+from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
+from onnxcomp.statistics import MOST_BYTES, POSITIONS, Relay, inner_values
+
+from .linear import Layer, layer_of
+from .order import differing, in_stages, one_way
+from .refit import Fit
+
+__all__ = ["Recover", "RecoverConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverConfig:
+    """Settings of recovery.
+
+    Attributes:
+        method: What is fitted: all weights, scale and shift of each output, or shift alone.
+        damping: Draws weights towards the old ones: a share of the mean square of a layer's inputs; 0: what is best on
+            samples that are held out.
+        positions: Input vectors per layer at most, over all samples.
+        runs: Calibration samples at most, spread evenly over all.
+        exclude: Names of nodes whose weights stay as they are.
+    """
+
+    method: Literal["least-squares", "bias", "affine"] = "least-squares"
+    damping: float = 0.0
+    positions: int = POSITIONS
+    runs: int = 512
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping <= 1:
+            raise RecipeError(f"damping must be in [0, 1], got {self.damping}", hint="0 chooses it per layer")
+        if self.positions < 1 or self.runs < 2:
+            raise RecipeError("positions must be 1 or more, and runs 2 or more")
+
+
+class Recover(Pass[RecoverConfig]):
+    """Fit what is left after pruning to the original, layer by layer, with calibration samples and without training."""
+
+    name: ClassVar[str] = "recover"
+    Config: ClassVar[type[RecoverConfig]] = RecoverConfig
+    exact: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        """Rewrite the weights in place."""
+        if ctx.samples is None:
+            raise PassError("recovery needs calibration samples", hint="--calibration DATA")
+        if ctx.origin is None:
+            raise PassError("nothing was pruned in this recipe", hint="put a step that prunes before it")
+        teacher = ctx.origin.model.clone()
+        for each in (teacher, model):
+            FoldBatchNorm().run(each, PassContext(ctx.target))
+            name_nodes(each.graph)
+        layers = self._layers(model, teacher, ctx)
+        if not layers:
+            return PassStats(modified=False)
+        fitted = self._fit(model, teacher, layers, ctx, ctx.samples.spread(self.config.runs))
+        return PassStats(modified=fitted > 0, counters={"layers fitted": fitted} if fitted else {})
+
+    def _fit(self, model: ir.Model, teacher: ir.Model, layers: list[Layer], ctx: PassContext, feeds: Samples) -> int:
+        """Fit the layers, those that do not feed each other together; return how many became better."""
+        assert ctx.origin is not None
+        plan = [part for stage in in_stages(model.graph, layers) for part in _parts(stage)]
+        theirs, mine = ([_names(part, which) for part in plan] for which in ("result", "source"))
+        fitted, names = 0, Names(model)
+        with (
+            Relay(teacher, feeds, set().union(*theirs), threads=ctx.threads) as first,
+            Relay(model, feeds, set().union(*mine), threads=ctx.threads) as second,
+        ):
+            each = -(-self.config.positions // max(first.length, 1))
+            for number, part in enumerate(plan):
+                fits = [Fit.of(layer, ctx.origin) for layer in part]
+                runs = zip(first.ahead(theirs[number]), second.ahead(mine[number]), strict=True)
+                for index, (wanted, found) in enumerate(runs):
+                    for place, fit in enumerate(fits):
+                        fit.add(wanted, found, most=each, rng=np.random.default_rng((ctx.seed, index, place)))
+                    if ctx.progress:
+                        ctx.progress(number * first.length + index + 1, len(plan) * first.length)
+                first.finished(theirs[number] - set().union(*theirs[number + 1 :]))
+                second.finished(mine[number] - set().union(*mine[number + 1 :]))
+                for fit in fits:
+                    if fit.exact:
+                        continue
+                    if (change := fit.best(self.config.method, self.config.damping)) is not None:
+                        fit.apply(change, names)
+                        fitted += 1
+                    else:
+                        ctx.skip(fit.layer.node, "no change makes it better on samples that were held out")
+        return fitted
+
+    def _layers(self, model: ir.Model, teacher: ir.Model, ctx: PassContext) -> list[Layer]:
+        """Return the layers whose output may differ from the original's, in the order of the graph."""
+        known, layers = inner_values(teacher), []
+        changed = differing(model, teacher)
+        for node in model.graph:
+            found = layer_of(node) if node in changed else None
+            if found is None:
+                continue
+            if node.name in self.config.exclude:
+                ctx.skip(node, "excluded")
+            elif isinstance(found, str):
+                ctx.skip(node, found)
+            elif str(found.result.name) not in known:
+                ctx.skip(node, "the original has no such tensor")
+            elif 16 * found.columns.groups * found.columns.length**2 > MOST_BYTES:
+                ctx.skip(node, f"its Gram matrices would take more than {MOST_BYTES >> 20} MB")
+            else:
+                layers.append(found if found.skip and str(found.skip.name) in known else replace(found, skip=None))
+        return one_way(layers)
+
+
+def _names(layers: Iterable[Layer], which: Literal["source", "result"]) -> set[str]:
+    """Name the tensors that fitting layers takes: of the smaller model the sources, of the original the results."""
+    own = {layer.source if which == "source" else str(layer.result.name) for layer in layers}
+    return own | {str(layer.skip.name) for layer in layers if layer.skip is not None}
+
+
+def _parts(stage: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Deal layers out so that the sums of a part keep to the bound."""
+    part: list[Layer] = []
+    used = 0
+    for layer in stage:
+        size = 16 * layer.columns.groups * layer.columns.length**2 + 16 * layer.columns.length * layer.width
+        if part and used + size > MOST_BYTES:
+            yield part
+            part, used = [], 0
+        part.append(layer)
+        used += size
+    yield part
