@@ -1,13 +1,14 @@
 """The verbs, from Python: one module per verb. The command line is a thin layer over these."""
 
 from onnxcomp.api.benchmark import bench
-from onnxcomp.api.bundling import bundle, read_measurements
+from onnxcomp.api.bundling import bundle, bundle_candidates
 from onnxcomp.api.calibration import CalibrateResult, calibrate
 from onnxcomp.api.checking import check
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.many import optimize_many
+from onnxcomp.api.measured import read_measurements
 from onnxcomp.api.optimization import Result, optimize, plan
 from onnxcomp.api.packing import pack, session, unpack
 from onnxcomp.api.pruning import PruneResult, prune
@@ -23,6 +24,7 @@ __all__ = [
     "ShareResult",
     "bench",
     "bundle",
+    "bundle_candidates",
     "calibrate",
     "check",
     "compare",

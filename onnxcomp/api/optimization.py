@@ -21,6 +21,7 @@ from onnxcomp.api.common import (
     unverified,
     why_unmeasured,
 )
+from onnxcomp.api.measured import read_measured
 from onnxcomp.api.resume import open_memory
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
@@ -38,7 +39,7 @@ from onnxcomp.target import Budget, Goal, Technique, get_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Result", "optimize", "plan"]
+__all__ = ["Prepared", "Result", "optimize", "plan", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,6 +97,7 @@ def optimize(
     work_dir: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     cluster: str | None = None,
+    measurements: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -126,12 +128,14 @@ def optimize(
             cores. What is found is the same. Nothing is judged while something is timed.
         cluster: Address of a Dask scheduler (``tcp://host:8786``, extra ``dask``) or a Ray cluster
             (``ray://host:10001``, extra ``ray``) that judges candidates instead. All timing stays on this machine.
+        measurements: What the bundle of `bundle_candidates` has written on another machine, in the folder of that
+            bundle: its candidates are chosen from, by these times. Nothing is timed here.
         progress: Called with the stage and the share done.
 
     Raises:
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable, GateFailed.
     """
-    prepared = _prepare(
+    prepared = prepare(
         model,
         calibration=calibration,
         statistics=statistics,
@@ -148,8 +152,14 @@ def optimize(
         images=images,
         seed=seed,
         time_budget=time_budget,
+        elsewhere=measurements is not None,
+        measurements=measurements,
     )
     work = prepared.work
+    measured_note = None
+    if measurements is not None:
+        measured, measured_note = read_measured(measurements, prepared.model)
+        work = dataclasses.replace(work, measured=measured)
     if pareto is not None:
         check_folder(Path(pareto), overwrite=True)
         work = dataclasses.replace(work, pareto=Path(pareto))
@@ -160,7 +170,7 @@ def optimize(
     with connected(jobs, cluster) as executor:
         work = dataclasses.replace(work, executor=executor)
         outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
-    found = [*prepared.notes, doubt(outcome.original_quality.score, prepared.work.task.final)]
+    found = [*prepared.notes, measured_note, doubt(outcome.original_quality.score, prepared.work.task.final)]
     if work.memory.known:
         found.append(f"{work.memory.known} results were known from an earlier start, and taken from the work folder")
     if cluster is not None:
@@ -208,7 +218,7 @@ def plan(
     Raises:
         OnnxCompError: As `optimize` would before its work begins.
     """
-    prepared = _prepare(
+    prepared = prepare(
         model,
         calibration=calibration,
         statistics=statistics,
@@ -245,7 +255,7 @@ def plan(
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """A checked order: the loaded model, where it came from, the work, and what the report says of it."""
 
     model: "ir.Model"
@@ -255,7 +265,7 @@ class _Prepared:
     notes: tuple[str, ...]
 
 
-def _prepare(
+def prepare(
     model: "str | os.PathLike[str] | bytes | ir.Model",
     *,
     calibration: Data | None,
@@ -273,8 +283,18 @@ def _prepare(
     images: ImageOptions | None,
     seed: int,
     time_budget: float,
-) -> _Prepared:
-    """Check the settings, load the model, open the samples."""
+    elsewhere: bool = False,
+    measurements: str | os.PathLike[str] | None = None,
+) -> Prepared:
+    """Check the settings, load the model, open the samples.
+
+    Args are those of `optimize`, and:
+        elsewhere: Whether times are taken on another machine: any target will do then.
+        measurements: The file of them, where that was done.
+
+    Raises:
+        OnnxCompError: As `optimize` would before its work begins.
+    """
     if not time_budget > 0:
         raise UsageError(f"time-budget must be positive, got {time_budget}")
     check_threads(threads)
@@ -283,11 +303,11 @@ def _prepare(
     _check_techniques(techniques, recipe)
     check_metric(metric)
     chosen = get_target(target)
-    unmeasured = why_unmeasured(chosen)
+    unmeasured = None if elsewhere else why_unmeasured(chosen)
     if unmeasured and (goal != "size" or (budget is not None and budget.max_latency_ratio is not None)):
         raise UsageError(
             f"latency on {chosen.name} can't be measured: {unmeasured}",
-            hint="--goal size, without a bound on latency; or onnxcomp quantize; or run it on a machine of that kind",
+            hint="--bundle FOLDER, to time candidates on such a machine; or --goal size, without a bound on latency",
         )
     calibrated = calibration is not None or statistics is not None or synthetic_calibration
     if recipe is not None and not calibrated and recipe.needs_calibration:
@@ -314,7 +334,7 @@ def _prepare(
     if calibration_samples is None and known is None and synthetic_calibration:
         notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
         calibration_samples = made_up
-    elif not calibrated and recipe is None and techniques is None:
+    elif not calibrated and recipe is None and techniques is None and measurements is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
@@ -349,8 +369,9 @@ def _prepare(
         threads=threads,
         batch=batch,
         seed=seed,
+        measurements=None if measurements is None else os.fspath(measurements),
     )
-    return _Prepared(loaded, source, work, settings, tuple(notes))
+    return Prepared(loaded, source, work, settings, tuple(notes))
 
 
 def _check_techniques(techniques: Collection[str] | None, recipe: object) -> None:

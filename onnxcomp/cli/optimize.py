@@ -20,6 +20,10 @@ onnxcomp optimize model.onnx --calibration calib/ --eval eval/ --metric metric.p
 
 onnxcomp optimize models/ --calibration calib.npz --eval eval.npz -o small/
 
+onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --target cpu-arm --bundle device/
+
+onnxcomp optimize model.onnx --eval eval.npz --target cpu-arm --measurements device/measurements.json
+
 onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --cluster tcp://scheduler:8786
 """
 
@@ -80,6 +84,14 @@ def command(
         str | None,
         typer.Option(help="Dask (tcp://HOST:8786) or Ray (ray://HOST:10001) cluster that judges candidates instead."),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Deliver nothing: write a folder that times the candidates on the machine of the target."),
+    ] = None,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(help="The measurements.json of such a folder, in it: choose from its candidates by these times."),
+    ] = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
@@ -123,14 +135,15 @@ def command(
         raise UsageError("several models need a folder for their results", hint="--output FOLDER")
     if many and dry_run:
         raise UsageError("--dry-run looks at one model", hint="name one, and no folder")
-    target_path = None if many else output or first.parent / f"{first.stem}.opt.onnx"
+    _check_elsewhere(bundle, measurements, one=not (many or dry_run), alone=pareto is None and work_dir is None)
+    target_path = None if many or bundle else output or first.parent / f"{first.stem}.opt.onnx"
     read = [source_file(str(name)) for name in (*model, calibration, statistics, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
 
-    if pareto is not None:
-        check_folder(pareto, overwrite=overwrite)
+    for folder in filter(None, (pareto, bundle)):
+        check_folder(folder, overwrite=overwrite)
 
-    from onnxcomp.api import optimize, optimize_many, plan
+    from onnxcomp.api import bundle_candidates, optimize, optimize_many, plan
     from onnxcomp.api.many import OptimizeOptions
     from onnxcomp.recipe import Recipe
     from onnxcomp.report import OptimizeManyReport, Report
@@ -157,11 +170,23 @@ def command(
             planned = plan(first, **settings)
         deliver(planned, [], output_format, verbose=verbose, quiet=quiet)
         return
+    if bundle is not None:
+        with custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
+            written = bundle_candidates(first, folder=bundle, jobs=jobs, cluster=cluster, progress=progress, **settings)
+        deliver(written, report or [], output_format, verbose=verbose, quiet=quiet)
+        return
     failing = report_of_failure(report or [], output_format, verbose=verbose, quiet=quiet)
     with failing, custom_operators(custom_ops or []), shown_progress(quiet=quiet) as progress:
         if target_path is not None:
             found: Report | OptimizeManyReport = optimize(
-                first, pareto=pareto, work_dir=work_dir, jobs=jobs, cluster=cluster, progress=progress, **settings
+                first,
+                pareto=pareto,
+                work_dir=work_dir,
+                jobs=jobs,
+                cluster=cluster,
+                measurements=measurements,
+                progress=progress,
+                **settings,
             ).save(target_path)
         else:
             assert output is not None
@@ -179,3 +204,15 @@ def command(
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)
     if isinstance(found, OptimizeManyReport):
         found.check()
+
+
+def _check_elsewhere(bundle: Path | None, measurements: Path | None, *, one: bool, alone: bool) -> None:
+    """Refuse what makes no sense beside a folder that another machine times, or what it has found out."""
+    from onnxcomp.errors import UsageError
+
+    if bundle is not None and measurements is not None:
+        raise UsageError("--bundle is for another machine, --measurements comes from it", hint="name one of them")
+    if (bundle or measurements) and not one:
+        raise UsageError("--bundle and --measurements are about one model", hint="name one, without --dry-run")
+    if bundle is not None and not alone:
+        raise UsageError("--bundle delivers nothing", hint="leave out --pareto and --work-dir")

@@ -1,6 +1,6 @@
 """Measured comparison: contenders timed side by side in one run, with an interval on how much faster each one is."""
 
-from onnxcomp.measure.bundle import SCRIPT, BundledModel, write_bundle
+from onnxcomp.measure.bundle import SCRIPT, BundledModel, check_feed, read_plan, write_bundle
 from onnxcomp.measure.elsewhere import MEASUREMENTS
 from onnxcomp.measure.interval import block_time, median_interval
 from onnxcomp.measure.loading import Memory, load_times, peak_memory
@@ -17,6 +17,7 @@ __all__ = [
     "Ratio",
     "Timing",
     "block_time",
+    "check_feed",
     "interleave",
     "load_times",
     "median_interval",
@@ -24,5 +25,6 @@ __all__ = [
     "node_times",
     "peak_memory",
     "peak_rss",
+    "read_plan",
     "write_bundle",
 ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxcomp.data import Feed
-from onnxcomp.errors import UsageError
+from onnxcomp.errors import DataError, UsageError
 from onnxcomp.files import replacing
 from onnxcomp.measure.elsewhere import INPUT, PLAN
 from onnxcomp.model import fingerprint, save
@@ -27,10 +27,11 @@ from onnxcomp.model import fingerprint, save
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["SCRIPT", "BundledModel", "check_feed", "script", "write_bundle"]
+__all__ = ["SCRIPT", "BundledModel", "check_feed", "read_plan", "script", "write_bundle"]
 
 SCRIPT = "measure.py"
 _MODELS = "models"
+_HINT = "the measurements belong into the folder that --bundle wrote, beside its models"
 # In the order of their imports
 _PARTS = ("errors.py", "measure/interval.py", "measure/timing.py", "measure/memory.py", "measure/elsewhere.py")
 
@@ -110,6 +111,24 @@ def check_feed(feed: Feed) -> None:
         if not isinstance(value, np.ndarray) or _plain(value).dtype.kind not in "biufU":
             what = value.dtype.name if isinstance(value, np.ndarray) else type(value).__name__
             raise UsageError(f"a bundle can't hold the input {name!r}: it is of {what}", hint="time it there by hand")
+
+
+def read_plan(folder: Path) -> tuple[BundledModel, ...]:
+    """Return the models of a bundle, the one that the others are compared with first.
+
+    Raises:
+        DataError: There is no bundle, or it is damaged.
+    """
+    path = folder / PLAN
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        found = tuple(BundledModel(**entry) for entry in plan["models"])
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else f"it is damaged: {err}"
+        raise DataError(f"cannot read the bundle's {path}: {reason}", hint=_HINT) from err
+    if not found or any(Path(entry.file).name != entry.file.removeprefix(f"{_MODELS}/") for entry in found):
+        raise DataError(f"{path} is damaged: its models are not in {_MODELS}/", hint=_HINT)
+    return found
 
 
 def script() -> str:

@@ -5,6 +5,7 @@ models take turns in one run, so that what else the machine does hits all of the
 """
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import json
@@ -146,12 +147,11 @@ def _measure(folder: Path, plan: _Document, feed: Mapping[str, np.ndarray], aske
 
 def _entry(model: _Document, timing: Timing, comparison: Comparison) -> _Document:
     ratio = comparison.ratios.get(timing.name)
-    names = ("name", "median", "p90", "p99", "runs", "undisturbed")
     return {
         "model": model["model"],
         "fingerprint": model["fingerprint"],
         "size": model["size"],
-        "latency": {name: getattr(timing, name) for name in names},
+        "latency": dataclasses.asdict(timing),
         "ratio": None if ratio is None else _bounds(ratio),
         "operators": [],
     }

@@ -28,6 +28,7 @@ class Settings:
         techniques: The only ones that were to be tried; None: all.
         target: Where the model will run.
         unmeasured: Why no time is taken on the target, where none is.
+        measurements: The file of times that another machine took; None: times are of this machine.
         budget: Bounds.
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run that were asked for.
@@ -47,6 +48,7 @@ class Settings:
     threads: int
     batch: int
     seed: int
+    measurements: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

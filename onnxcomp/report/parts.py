@@ -71,9 +71,10 @@ def latency_row(before: float | None, after: float | None, latency: Ratio | None
     return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
 
 
-def target_text(target: str, unmeasured: str | None) -> str:
+def target_text(target: str, unmeasured: str | None, measurements: str | None = None) -> str:
     """Return a target's name and whether it is where times are taken."""
-    return f"{target} ({'latency not measured' if unmeasured else 'this machine'})"
+    where = "latency not measured" if unmeasured else "measured there" if measurements else "this machine"
+    return f"{target} ({where})"
 
 
 def front_row(one: FrontModel, original_size: int) -> tuple[str, str, str, str, str]:

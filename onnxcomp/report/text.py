@@ -42,7 +42,7 @@ def _head(report: Content) -> Iterable[str]:
         f"opset {report.opset}"
     )
     threads = f"{settings.threads or 'all'} thread{'' if settings.threads == 1 else 's'}"
-    where = target_text(settings.target, settings.unmeasured)
+    where = target_text(settings.target, settings.unmeasured, settings.measurements)
     yield f" target  {where}, {threads}      goal  {settings.goal}"
     if settings.calibration:
         yield f" calibration  {settings.calibration}"

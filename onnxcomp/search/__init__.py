@@ -4,11 +4,11 @@ from onnxcomp.search.candidates import cleanup, prepared, wanted
 from onnxcomp.search.executor import connected
 from onnxcomp.search.judge import Judge, Task, hold_out
 from onnxcomp.search.memory import Memory
-from onnxcomp.search.optimize import optimize
+from onnxcomp.search.optimize import collect, optimize
 from onnxcomp.search.race import Race, slowness
 from onnxcomp.search.result import CandidateResult, Evidence, FrontModel, NearMiss, Outcome, Quality
 from onnxcomp.search.study import LeftOut, Study, UnitHarm, study, why_nothing
-from onnxcomp.search.work import Progress, Work
+from onnxcomp.search.work import Measured, Progress, Work
 
 __all__ = [
     "CandidateResult",
@@ -16,6 +16,7 @@ __all__ = [
     "FrontModel",
     "Judge",
     "LeftOut",
+    "Measured",
     "Memory",
     "NearMiss",
     "Outcome",
@@ -27,6 +28,7 @@ __all__ = [
     "UnitHarm",
     "Work",
     "cleanup",
+    "collect",
     "connected",
     "hold_out",
     "optimize",

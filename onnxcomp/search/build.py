@@ -23,7 +23,7 @@ from onnxcomp.search.variants import Switch, Variant, Variants
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Builder", "Built"]
+__all__ = ["Builder", "Built", "taken"]
 
 _SHARE_OF_ORDERING = 0.5  # of the time for optional steps; the rest is for the trials that follow
 
@@ -301,6 +301,11 @@ class Builder:
 
     def _stage(self, candidate: str, name: str) -> None:
         self._progress(f"build {candidate}: {name}", None)
+
+
+def taken(name: str, model: "ir.Model") -> Built:
+    """Return a model that was made before as a candidate."""
+    return Built(_described(name, model, ()), model, name)
 
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:

@@ -9,7 +9,7 @@ does, the original is.
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search import choose
-from onnxcomp.search.build import Builder, Built
+from onnxcomp.search.build import Builder, Built, taken
 from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.front import explore
 from onnxcomp.search.prove import Proof, Prover
@@ -32,7 +32,7 @@ from onnxcomp.statistics import RangeStore
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["optimize"]
+__all__ = ["collect", "optimize"]
 
 _VERIFY_RUNS = 3
 _CORRECTING = 0.1  # of the time budget: what correcting biases may take
@@ -57,6 +57,33 @@ def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progr
     return _Optimizer(model, work, source, progress or (lambda _stage, _share: None)).run()
 
 
+def collect(model: "ir.Model", work: Work, *, progress: Progress | None = None) -> list[Built]:
+    """Build and judge candidates that another machine is to time: those that are not rejected keep the budget.
+
+    Args:
+        model: A loaded model; not changed.
+        work: As for `optimize`; ``timed`` must be False.
+        progress: Told what is going on.
+
+    Raises:
+        ModelError: The model does not run on the samples.
+        DataError: The samples do not fit the model.
+        MetricError: The metric fails on the original's outputs.
+    """
+    return _Optimizer(model, work, None, progress or (lambda _stage, _share: None)).collect()
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a run begins with: the cleaned-up model, what cleaned it, and the first candidates."""
+
+    cleaned: "ir.Model"
+    reports: list[PassReport]
+    ctx: PassContext
+    builder: Builder
+    built: list[Built]
+
+
 class _Optimizer:
     """One run. Holds what its steps share."""
 
@@ -65,13 +92,38 @@ class _Optimizer:
         self._work = work
         self._start = time.perf_counter()
         self._cut_short = False
+        self._collecting = False
         self._source = source if is_one_file(model) else None
         self._progress = progress
         self._size = size(model) if self._source is None else self._source.stat().st_size
         feed = next(iter(work.task.samples.take(1)))
-        self._race = Race(model, feed, threads=work.threads, seed=work.seed, progress=progress, memory=work.memory)
+        self._race = Race(
+            model,
+            feed,
+            threads=work.threads,
+            seed=work.seed,
+            progress=progress,
+            memory=work.memory,
+            measured=work.measured.comparison if work.measured is not None else None,
+        )
 
-    def run(self) -> Outcome:
+    def collect(self) -> list[Built]:
+        """Return all candidates, judged and where they lose too much repaired, as far as the time allows."""
+        self._collecting = True
+        start = self._begin()
+        prover = Prover(self._model, self._work, self._race, self._progress)
+        waiting, found = list(start.built), []
+        while waiting:
+            prover.ahead([candidate for candidate in waiting if candidate.result.rejected is None])
+            found.append(candidate := waiting.pop(0))
+            if candidate.result.rejected is None:
+                prover.judge(candidate)
+                if candidate.result.rejected is not None:
+                    found += self._repair(candidate, prover, start.builder)
+        return found
+
+    def _begin(self) -> "_Start":
+        """Clean up and build the first candidates, or take those that another machine has timed."""
         work = self._work
         self._progress("verify", None)
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
@@ -88,9 +140,16 @@ class _Optimizer:
         builder = Builder(cleaned, ctx, verifier, self._progress, work.memory)
         calibrated, float16 = ctx.ranges is not None, work.target.float16
         first = wanted(recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=float16)
+        if work.measured is not None:
+            return _Start(cleaned, reports, ctx, builder, [taken(*named) for named in work.measured.models.items()])
         built = [builder.cleanup(), *builder.build(first, whole=recipe is not None)]
         if not any(report.modified for report in reports):
             built[0].result.rejected = "there is nothing to clean up"
+        return _Start(cleaned, reports, ctx, builder, built)
+
+    def run(self) -> Outcome:
+        work, start = self._work, self._begin()
+        built, builder, ctx = start.built, start.builder, start.ctx
         timing = self._measure(built)
         for improve in (builder.attend, builder.polish):
             if (improved := self._improved(built, improve)) is not None:
@@ -101,8 +160,8 @@ class _Optimizer:
         front = None
         if work.pareto is not None:
             front = explore(built, prover, work, self._race, original_size=self._size, late=self._late)
-        outcome = self._outcome(proof, built, prover, timing=timing, reports=reports, front=front)
-        return replace(outcome, cleaned=cleaned, histograms=ctx.ranges.known if ctx.ranges else {})
+        outcome = self._outcome(proof, built, prover, timing=timing, reports=start.reports, front=front)
+        return replace(outcome, cleaned=start.cleaned, histograms=ctx.ranges.known if ctx.ranges else {})
 
     def _node_names(self, cleaned: "ir.Model", recipe: Recipe, ctx: PassContext) -> Collection[str]:
         """Return what nodes are called, those first that can be left out: before and after cleanup, and in passes."""
@@ -113,6 +172,8 @@ class _Optimizer:
 
     def _measure(self, built: list[Built]) -> Comparison | None:
         """Time candidates roughly, where times count; those that are not better for the goal are rejected."""
+        if self._collecting:
+            return None
         sound = [candidate for candidate in built if candidate.result.rejected is None]
         models = {candidate.result.name: candidate.model for candidate in sound}
         comparison = self._race.rough(models) if self._work.timed else None
@@ -127,7 +188,7 @@ class _Optimizer:
     def _improved(self, built: list[Built], improve: Callable[[Built, Race], Built | None]) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
         ranked = self._ranked(built)
-        if self._work.recipe is not None or self._work.goal == "size" or not ranked or self._late():
+        if self._given or self._work.goal == "size" or not ranked or self._late():
             return None
         improved = improve(ranked[0], self._race)
         if improved is not None:
@@ -171,6 +232,11 @@ class _Optimizer:
                 queue[:0] = [milder] if milder.result.rejected is None else []
         return None
 
+    @property
+    def _given(self) -> bool:
+        """Whether candidates are taken as they are: by the user's own recipe, or timed elsewhere."""
+        return self._work.recipe is not None or self._work.measured is not None
+
     def _ranked(self, built: list[Built]) -> list[Built]:
         """Order the candidates that nothing speaks against, best first."""
         left = {candidate.result.name: candidate for candidate in built if candidate.result.rejected is None}
@@ -179,7 +245,7 @@ class _Optimizer:
 
     def _repair(self, candidate: Built, prover: Prover, builder: Builder) -> list[Built]:
         """Return timed variants of a candidate that lost too much: other thresholds, or nodes kept float."""
-        if self._work.recipe is not None or self._late():  # the user's own recipe is taken as it is
+        if self._given or self._late():
             return []
         retuned = builder.retune(candidate)
         for place, variant in enumerate(retuned):
@@ -216,7 +282,7 @@ class _Optimizer:
         rescued = builder.rescue(candidate, acceptable, noise, self._race, self._late)
         if rescued is None:
             return None
-        for improve in (builder.attend, builder.polish) if self._work.goal != "size" else ():
+        for improve in (builder.attend, builder.polish) if self._work.timed and self._work.goal != "size" else ():
             improved = improve(rescued, self._race)
             if improved is not None and acceptable(improved.model):
                 rescued = improved

@@ -1,6 +1,7 @@
 """Times candidates against the original, interleaved in this process, on one feed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class Race:
         seed: Of the order within rounds.
         progress: Told the stage and the share of the time used.
         memory: Keeps what was timed.
+        measured: What another machine has found out: nothing is timed here.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Race:
         seed: int,
         progress: Callable[[str, float | None], None],
         memory: Memory | None = None,
+        measured: Comparison | None = None,
     ) -> None:
         self._original = original
         self.feed = feed
@@ -53,9 +56,12 @@ class Race:
         self._seed = seed
         self._progress = progress
         self._memory = memory or Memory()
+        self._measured = measured
 
     def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
         """Time several models well enough to rank them."""
+        if self._measured is not None:
+            return _only(self._measured, models)
 
         def measure() -> Comparison:
             sessions = {name: open_session(model, threads=self.threads) for name, model in models.items()}
@@ -93,6 +99,8 @@ class Race:
             expected: Its ratio in the rough run.
             model: The model itself, where its time may be known.
         """
+        if self._measured is not None:
+            return _only(self._measured, (name,))
         half_width, seconds = _EXACT
         relative = half_width / min(1.0, max(0.25, expected))
 
@@ -121,6 +129,11 @@ class Race:
             if comparison.settled or all(ratio.half_width <= _WIDEST for ratio in comparison.ratios.values()):
                 break
         return comparison
+
+
+def _only(comparison: Comparison, names: Iterable[str]) -> Comparison:
+    """Leave out the ratios of others."""
+    return replace(comparison, ratios={name: comparison.ratios[name] for name in names})
 
 
 def _key(kind: str, models: "Mapping[str, ir.Model]") -> list[str]:

@@ -1,10 +1,12 @@
 """What `optimize` works on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
+from onnxcomp.measure import Comparison
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.executor import Executor
 from onnxcomp.search.judge import Task
@@ -12,9 +14,25 @@ from onnxcomp.search.memory import Memory
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Target, Technique
 
-__all__ = ["Progress", "Work"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Measured", "Progress", "Work"]
 
 Progress = Callable[[str, float | None], None]  # stage, share done (None: unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Candidates that another machine has timed.
+
+    Attributes:
+        models: By name; they carry their recipes.
+        comparison: What was found out there, by the same names; the baseline is the original.
+    """
+
+    models: "Mapping[str, ir.Model]"
+    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,7 @@ class Work:
         goal: What is minimised.
         threads: Intra-op threads of the timed sessions.
         timed: Whether times of this machine count: not where the model is to run on another.
+        measured: Candidates that another machine has timed, tried instead of those that would be made here.
         pareto: Folder that gets the candidates that nothing beats in size, latency and score at once.
         memory: What earlier runs on the same things have found out.
         executor: Judges candidates ahead of their turn, elsewhere; None: each is judged here when it is its turn.
@@ -49,6 +68,7 @@ class Work:
     goal: Goal = "latency"
     threads: int = 1
     timed: bool = True
+    measured: Measured | None = None
     pareto: Path | None = None
     memory: Memory = field(default_factory=Memory)
     executor: Executor | None = None

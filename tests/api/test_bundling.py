@@ -1,8 +1,6 @@
-"""Measuring elsewhere: the whole loop, with the script run by an interpreter to which onnxcomp is not there."""
+"""Measuring elsewhere: the whole loop of `bench`, its script run by an interpreter to which onnxcomp is not there."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,9 @@ import onnxcomp
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.errors import DataError, UsageError
 from onnxcomp.model import fingerprint, load
+from tests.api.elsewhere import change, measure
 
 Parse = Callable[..., onnx.ModelProto]
-# What the script would import of onnxcomp is not found
-PLAIN = """import runpy, sys
-sys.modules["onnxcomp"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def measure(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-c", PLAIN, str(folder / "measure.py"), "--seconds", "0.3", *arguments]
-    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -113,11 +101,9 @@ def test_one_model_twice(models: list[str], tmp_path: Path) -> None:
     assert len({model.file for model in found}) == 2
 
 
-def _change(found: dict[str, Any], where: str, value: Any) -> None:
-    *path, last = where.split(".")
-    for name in path:
-        found = found[int(name) if name.isdigit() else name]  # type: ignore[index]
-    found[last] = value
+@pytest.fixture(scope="module")
+def measured(sample_models: Path) -> str:
+    return onnxcomp.bench(sample_models / "lenet5" / "model.onnx", seconds=0.05).to_json()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +119,9 @@ def _change(found: dict[str, Any], where: str, value: Any) -> None:
         ("rounds", True, "is no int"),
     ],
 )
-def test_measurements_that_are_damaged(where: str, value: Any, says: str, models: list[str], tmp_path: Path) -> None:
-    found = onnxcomp.bench(models[0], seconds=0.05).to_dict()
-    _change(found, where, value)
+def test_measurements_that_are_damaged(where: str, value: Any, says: str, measured: str, tmp_path: Path) -> None:
+    found = json.loads(measured)
+    change(found, where, value)
     path = tmp_path / "m.json"
     path.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(DataError, match=says):
