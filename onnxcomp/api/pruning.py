@@ -1,47 +1,38 @@
 """``prune``: remove channels, hidden units and attention heads, verify by execution, measure what that changed."""
 
-import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from onnxcomp import registry
+import numpy as np
+
 from onnxcomp.api.common import Data, check_threads, unverified, why_unmeasured
+from onnxcomp.api.granularities import RECOVERIES, get_granularity
 from onnxcomp.api.making import Assignment, MadeResult, assign, cleaned, judge_of, measured, race_of, times
 from onnxcomp.api.shapes import count_costs
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
-from onnxcomp.facts import parameter_count
+from onnxcomp.facts import parameter_count, weights
 from onnxcomp.passbase import Grouping, PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.pruning import PrunedGroup, PruneReport
 from onnxcomp.search import Progress, why_nothing
+from onnxcomp.statistics import RangeStore
 from onnxcomp.target import Gates, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["GRANULARITIES", "PruneResult", "prune"]
+__all__ = ["PruneResult", "prune"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """The pass that removes things of one kind, and its settings that are always the same."""
-
-    work: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-GRANULARITIES: Mapping[str, _Way] = MappingProxyType(
-    {
-        "channel": _Way("prune-channels"),
-        "dim": _Way("prune-channels", {"granularity": "dim"}),
-    }
-)
 _TARGETS = ("ratio", "macs", "params")
+_ZEROS = (
+    "zeros make no run faster on onnxruntime's CPU kernels: they pay in a packed file (onnxcomp pack), patterns of N:M "
+    "in TensorRT"
+)
 
 
 class PruneResult(MadeResult[PruneReport]):
@@ -60,6 +51,7 @@ def prune(
     criterion: str | None = None,
     allocation: str | None = None,
     round: int | None = None,  # noqa: A002  (the name of the option)
+    recovery: str | None = None,
     steps: int = 1,
     ignore: Sequence[str] = (),
     calibration: Data | None = None,
@@ -79,15 +71,19 @@ def prune(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        ratio: Share of the channels of each group that is removed; 0.3 where no target is named.
+        ratio: Share of the channels of each group, or of the weights of each layer, that is removed; None: 0.3 of
+            channels where no other target is named, the pass's default of weights.
         macs: Share of the multiply-accumulate operations that stays.
         params: Share of the parameters that stays.
-        granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), or ``dim`` (the same,
-            but dimensions of all heads alike).
-        criterion: What tells how much a channel matters; None: the pass's default, which measures it with samples.
+        granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), ``dim`` (the same, but
+            dimensions of all heads alike), ``weight`` (single weights become 0), or N of M weights, as in ``2:4``.
+        criterion: What tells how much a channel or weight matters; None: measured with samples, where there are some.
         allocation: With ``macs`` and ``params``, ``global``: those groups lose channels that lose least by it, or
             ``uniform``: all alike; None: ``global``.
         round: Channels that a layer keeps are a multiple of this; 1: any number; None: what suits the target.
+        recovery: How what is left makes up for what went, by the calibration samples: ``least-squares`` (weights),
+            ``affine`` (scale and shift of each output), ``bias``, or ``none``; None: least squares with samples, else
+            none.
         steps: Rounds in which the target is reached; each removes the same share of what is left of a group.
         ignore: Patterns of names of layers whose channels stay.
         calibration: Samples.
@@ -114,10 +110,13 @@ def prune(
         raise UsageError("ignore is a list of patterns, not one text", hint="pass ['pattern']")
     if steps < 1:
         raise UsageError(f"steps must be 1 or more, got {steps}")
-    if criterion == "obs" and calibration is None and not synthetic_calibration:
-        raise UsageError(
-            "criterion obs is measured on samples", hint="--calibration DATA, or --synthetic for made-up ones"
-        )
+    given = calibration is not None or synthetic_calibration
+    if recovery not in (None, *RECOVERIES):
+        raise UsageError(f"unknown recovery {recovery!r}", hint=f"one of: {', '.join(RECOVERIES)}")
+    how = recovery or ("least-squares" if given else "none")
+    if not given and (criterion in ("obs", "sparsegpt") or how != "none"):
+        what = f"recovery {how}" if how != "none" else f"criterion {criterion}"
+        raise UsageError(f"{what} needs samples", hint="--calibration DATA, or --synthetic for made-up ones")
     options = {
         "ratio": ratio,
         "macs": macs,
@@ -126,8 +125,10 @@ def prune(
         "allocation": allocation,
         "round": round,
         "ignore": list(ignore),
+        "seed": seed,
     }
-    step = _step(granularity, options, seed=seed)
+    kind = get_granularity(granularity)
+    step = kind.step(options, recovery=how, steps=steps)
     check_threads(threads)
     unmeasured = why_unmeasured(where) if bench else "it was not asked for"
     if gates.max_latency_ratio is not None and unmeasured:
@@ -144,10 +145,12 @@ def prune(
         made_up=synthetic_calibration,
         notes=filter(None, [unmeasured and f"latency not measured: {unmeasured}", unverified(where)]),
     )
+    work.notes.extend([_ZEROS] if kind.recovers else [])
     ctx = PassContext(target=where, samples=work.samples, seed=seed)
     verifier, base, clean_up = cleaned(work, ctx, show)
-    maker = _Maker(base, ctx, verifier, show)
-    pruned, done = maker.pruned(step) if steps == 1 else maker.in_steps(step, steps)
+    ctx.ranges = None if work.samples is None else RangeStore(base, work.samples)
+    maker = _Maker(base, ctx, verifier, kind.after(how), show)
+    pruned, done = maker.pruned(step) if steps == 1 or kind.recovers else maker.in_steps(step, steps)
     show("judge", None)
     judge = judge_of(work)
     race = None if unmeasured else race_of(work, threads=threads, show=show)
@@ -156,12 +159,15 @@ def prune(
         **work.facts(judge, found, done, clean_up),
         **times(found, where, threads=threads, batch=batch),
         granularity=granularity,
+        recovery=how,
         steps=steps,
         settings=step.settings,
         calibration=work.samples.description if work.samples else None,
         pruned_parameters=parameter_count(found.model),
         macs=_macs(work, work.model),
         pruned_macs=_macs(work, found.model),
+        zeros=_zeros(work.model),
+        pruned_zeros=_zeros(found.model),
         groups=tuple(_compared(*(_groups(one, step, ctx) for one in (base, found.model)))),
     )
     if report.missed:
@@ -176,17 +182,30 @@ class _Maker:
     base: "ir.Model"
     ctx: PassContext
     verifier: Verifier
+    recovery: tuple[Step, ...]
     show: Progress
 
-    def pruned(self, *steps: Step) -> "tuple[ir.Model, list[PassReport]]":
+    def pruned(self, *steps: Step, recover: bool = True) -> "tuple[ir.Model, list[PassReport]]":
         """Return the pruned model, and what each step did.
+
+        Args:
+            steps: What is removed, step by step.
+            recover: Whether each is followed by recovery.
 
         Raises:
             PassError: Nothing could be pruned.
         """
-        model, done = run_recipe(
-            self.base, Recipe(steps), self.ctx, self.verifier, progress=lambda name: self.show(name, None)
-        )
+        behind = self.recovery if recover else ()
+        recipe = Recipe(tuple(one for step in steps for one in (step, *behind)))
+        stage = "prune"
+
+        def tell(name: str) -> None:
+            nonlocal stage
+            stage = name
+            self.show(stage, None)
+
+        self.ctx.progress = lambda done, of: self.show(stage, done / of if of else None)
+        model, done = run_recipe(self.base, recipe, self.ctx, self.verifier, progress=tell)
         if not any(one.modified for one in done):
             why = why_nothing(self.base, done)
             raise PassError(f"nothing could be pruned: {why}", hint="onnxcomp inspect MODEL --groups")
@@ -194,7 +213,7 @@ class _Maker:
 
     def in_steps(self, step: Step, count: int) -> "tuple[ir.Model, list[PassReport]]":
         """Find out what a step leaves of each group, and get there in several."""
-        model, (once,) = self.pruned(step)
+        model, (once,) = self.pruned(step, recover=False)
         groups = list(_compared(*(_groups(each, step, self.ctx) for each in (self.base, model))))
         settings = {name: value for name, value in step.settings.items() if name not in _TARGETS}
         schedule = [
@@ -202,30 +221,7 @@ class _Maker:
             for part in range(1, count + 1)
         ]
         model, done = self.pruned(*schedule)
-        return model, [replace(done[0], skipped=once.skipped), *(replace(each, skipped=()) for each in done[1:])]
-
-
-def _step(granularity: str, options: Mapping[str, Any], *, seed: int) -> Step:
-    """Return the pruning step with the settings that were asked for.
-
-    Raises:
-        UsageError: There is no such granularity, or it has no such setting.
-        RecipeError: A value is wrong, or more than one target is named.
-    """
-    if granularity not in GRANULARITIES:
-        raise UsageError(f"unknown granularity {granularity!r}", hint=f"one of: {', '.join(GRANULARITIES)}")
-    way = GRANULARITIES[granularity]
-    given = {name: value for name, value in options.items() if value not in (None, [])}
-    known = {each.name for each in dataclasses.fields(registry.pass_class(way.work).Config)}
-    for name in given:
-        if name not in known:
-            raise UsageError(f"granularity {granularity} has no --{name}", hint=f"onnxcomp passes {way.work}")
-    settings = {**way.settings, **given}
-    if seed and "seed" in known:
-        settings["seed"] = seed
-    step = Step(way.work, settings)
-    step.make()
-    return step
+        return model, [replace(each, skipped=once.skipped if each.name == step.name else each.skipped) for each in done]
 
 
 def _macs(work: Assignment, model: "ir.Model") -> int | None:
@@ -237,6 +233,11 @@ def _macs(work: Assignment, model: "ir.Model") -> int | None:
 
 def _groups(model: "ir.Model", step: Step, ctx: PassContext) -> Grouping | None:
     return step.make().groups(model, ctx)
+
+
+def _zeros(model: "ir.Model") -> int:
+    """Count the weights that are zero."""
+    return sum(int(tensor.size - np.count_nonzero(tensor.numpy())) for tensor in weights(model))
 
 
 def _compared(before: Grouping | None, after: Grouping | None) -> Iterator[PrunedGroup]:

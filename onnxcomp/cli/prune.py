@@ -17,6 +17,10 @@ onnxcomp prune model.onnx --ratio 0.3 --eval eval.npz
 onnxcomp prune model.onnx --macs 0.7 --calibration calib.npz --eval eval.npz --steps 3 -o small.onnx
 
 onnxcomp prune model.onnx --params 0.5 --calibration calib.npz --ignore '*/head/*' --granularity dim
+
+onnxcomp prune model.onnx --granularity weight --ratio 0.8 --calibration calib.npz -o sparse.onnxz
+
+onnxcomp prune model.onnx --granularity 2:4 --calibration calib.npz --target tensorrt
 """
 
 
@@ -27,7 +31,10 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.pruned.onnx]")
     ] = None,
     ratio: Annotated[
-        float | None, typer.Option(help="Share of the channels of each group that is removed.  [default: 0.3]")
+        float | None,
+        typer.Option(
+            help="Share of each group's channels, or each layer's weights, that goes.  [default: 0.3; 0.5 of weights]"
+        ),
     ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulate operations that stays, as in 0.7.")
@@ -35,13 +42,16 @@ def command(
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays.")] = None,
     granularity: Annotated[
         str,
-        typer.Option(help="What goes: channel (channels, hidden units, whole heads), or dim (of all heads alike)."),
+        typer.Option(
+            help="What goes: channel (channels, hidden units, whole heads), dim (dimensions of all heads alike), "
+            "weight (single weights become 0), or N of M weights, as in 2:4."
+        ),
     ] = "channel",
     criterion: Annotated[
         str | None,
         typer.Option(
-            help="How much a channel matters: obs (needs samples), l2, l1, fpgm, batch-norm or random."
-            "  [default: obs with samples, else l2]"
+            help="How much a channel matters: obs (needs samples), l2, l1, fpgm, batch-norm or random; a weight: "
+            "sparsegpt (needs samples) or magnitude.  [default: obs or sparsegpt with samples, else l2 or magnitude]"
         ),
     ] = None,
     allocation: Annotated[
@@ -51,12 +61,19 @@ def command(
     round: Annotated[  # noqa: A002  (the name of the option)
         int | None, typer.Option(help="A layer keeps a multiple of this; 1 is any number.  [default: by the target]")
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option(
+            help="How what is left makes up for what went: least-squares, affine, bias or none."
+            "  [default: least-squares with samples, else none]"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Rounds in which the target is reached.")] = 1,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern of names of layers that stay, as in '*/head/*'; may be repeated.")
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="Samples that tell what matters; forms as for --eval.")
+        str | None, typer.Option(help="Samples that tell what matters and what is lost; forms as for --eval.")
     ] = None,
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,
@@ -72,7 +89,7 @@ def command(
     seed: options.Seed = 0,
     delivery: DryDelivery,
 ) -> None:
-    """Remove channels, hidden units and attention heads with all that belongs to them; needs no training.
+    """Remove channels, hidden units, attention heads or single weights that matter least; needs no training.
 
     The model is cleaned up first. What is removed is verified: the smaller model must give what the original gives with
     these channels masked. What it loses and gains is reported, not judged, but for the gates that are named: where one
@@ -93,6 +110,7 @@ def command(
             criterion=criterion,
             allocation=allocation,
             round=round,
+            recovery=recovery,
             steps=steps,
             ignore=ignore or (),
             calibration=calibration,

@@ -38,8 +38,11 @@ class PruneReport(TimedReport):
 
     Attributes:
         granularity: What was removed.
+        recovery: How what is left makes up for it: least-squares, affine, bias or none.
         steps: Rounds in which that was done.
         pruned_parameters: Elements of the result's weights.
+        zeros: Of the original's weights, those that are zero.
+        pruned_zeros: Of the result's.
         macs: Multiply-accumulate operations of one run of the original; None: they can't be told.
         pruned_macs: Of the result.
         groups: All groups of channels that can be pruned, those that nothing was removed from among them.
@@ -48,8 +51,11 @@ class PruneReport(TimedReport):
     kind: ClassVar[str] = "prune"
 
     granularity: str
+    recovery: str
     steps: int
     pruned_parameters: int
+    zeros: int
+    pruned_zeros: int
     macs: int | None
     pruned_macs: int | None
     groups: tuple[PrunedGroup, ...]
@@ -64,6 +70,7 @@ class PruneReport(TimedReport):
         settings = ", ".join(f"{name} = {value}" for name, value in self.settings.items() if name != "granularity")
         steps = f", in {self.steps} steps" if self.steps > 1 else ""
         yield f" prune   {self.granularity} ({settings or 'defaults'}){steps}      target  {self.target}"
+        yield f" recovery     {self.recovery}"
         if self.calibration:
             yield f" calibration  {self.calibration}"
 
@@ -79,6 +86,9 @@ class PruneReport(TimedReport):
         if self.groups:
             yield count_row("channels", sum(one.channels for one in self.groups), sum(one.kept for one in self.groups))
         yield count_row("parameters", self.parameters, self.pruned_parameters, text=count_text)
+        if self.zeros != self.pruned_zeros:
+            left = self.parameters - self.zeros, self.pruned_parameters - self.pruned_zeros
+            yield count_row("not zero", *left, text=count_text)
         if self.macs is not None and self.pruned_macs is not None:
             yield count_row("MACs", self.macs, self.pruned_macs, text=count_text)
         yield from TimedReport.rows(self)

@@ -84,6 +84,36 @@ def test_steps_reach_what_one_reaches(dense: Path) -> None:
     assert once.skipped == often.skipped
 
 
+def test_what_is_left_makes_up_for_what_went(resnet: Path, data: dict[str, Path]) -> None:
+    found = {
+        how: onnxcomp.prune(resnet, ratio=0.5, round=1, recovery=how, bench=False, **data).report
+        for how in ("none", "bias", None)
+    }
+    scores = [report.quality.score for report in found.values()]
+    assert scores == sorted(scores)  # type: ignore[type-var]
+    assert found[None].recovery == "least-squares"
+    assert found[None].quality.sqnr > found["none"].quality.sqnr + 3
+    assert [done.name for done in found["none"].passes] == ["prune-channels"]
+    assert [done.name for done in found["bias"].passes] == ["prune-channels", "recover"]
+    assert len({report.groups for report in found.values()}) == 1
+
+
+@pytest.mark.parametrize(("granularity", "left"), [("weight", 0.2), ("2:4", 0.5)])
+def test_single_weights(dense: Path, data: dict[str, Path], granularity: str, left: float) -> None:
+    ratio = 0.8 if granularity == "weight" else None
+    report = onnxcomp.prune(dense, granularity=granularity, ratio=ratio, bench=False, eval=data["eval"]).report
+    assert (report.parameters - report.pruned_zeros) / report.parameters == pytest.approx(left, abs=0.01)
+    assert report.groups == ()
+    assert report.macs == report.pruned_macs
+    assert "not zero" in report.render()
+    assert any("packed" in note for note in report.notes)
+    settings = {"granularity": granularity, "calibration": data["calibration"], "recovery": "bias"}
+    with pytest.raises(UsageError, match="has no recovery bias"):
+        onnxcomp.prune(dense, **settings)
+    with pytest.raises(UsageError, match="has no --macs"):
+        onnxcomp.prune(dense, granularity=granularity, macs=0.5)
+
+
 def test_a_missed_gate(dense: Path, data: dict[str, Path], tmp_path: Path, times: Callable[[float], None]) -> None:
     with pytest.raises(GateFailed, match="the metric drops") as caught:
         onnxcomp.prune(dense, ratio=0.9, eval=data["eval"], gates=Gates(max_drop=0.01))
@@ -122,6 +152,9 @@ def test_nothing_to_prune(tmp_path: Path, dense: Path, capfd: pytest.CaptureFixt
         ({"macs": 0.5, "ratio": 0.5}, RecipeError, "both given"),
         ({"allocation": "magic"}, RecipeError, "allocation"),
         ({"criterion": "obs"}, UsageError, "samples"),
+        ({"recovery": "hope"}, UsageError, "unknown recovery"),
+        ({"recovery": "bias"}, UsageError, "recovery bias needs samples"),
+        ({"granularity": "2:4", "ratio": 0.5}, UsageError, "has no --ratio"),
         ({"steps": 0}, UsageError, "steps"),
         ({"ignore": "a"}, UsageError, "list"),
         ({"target": "abacus"}, UsageError, "abacus"),
