@@ -24,6 +24,7 @@ OF_THE_COMMAND = {
     "quiet",
     "custom_ops",
 }
+OF_OTHER_FUNCTIONS = {"bench": {"bundle", "measurements"}, "optimize": {"bundle"}}
 # What a function alone has; where it writes, the path is not optional
 OF_THE_FUNCTION = {"progress", "path", "overwrite"}
 OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration", "technique": "techniques"}
@@ -45,7 +46,8 @@ def of_command(verb: str) -> dict[str, Any]:
     for name in ("bench", "verify"):
         if (switched_off := found.pop(f"no_{name}", None)) is not None:
             found[name] = not switched_off
-    return {OTHER_NAMES.get(name, name): plain(value) for name, value in found.items() if name not in OF_THE_COMMAND}
+    others = OF_THE_COMMAND | OF_OTHER_FUNCTIONS.get(verb, set())
+    return {OTHER_NAMES.get(name, name): plain(value) for name, value in found.items() if name not in others}
 
 
 def of_function(verb: str) -> dict[str, Any]:
