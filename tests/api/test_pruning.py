@@ -89,7 +89,8 @@ def test_what_is_left_makes_up_for_what_went(resnet: Path, data: dict[str, Path]
         how: onnxcomp.prune(resnet, ratio=0.5, round=1, recovery=how, bench=False, **data).report
         for how in ("none", "bias", None)
     }
-    assert found[None].quality.agreement > 0.6 > 0.2 > max(found[how].quality.agreement for how in ("none", "bias"))
+    assert found[None].quality.agreement > 0.6
+    assert max(found[how].quality.agreement for how in ("none", "bias")) < 0.2
     assert found[None].recovery == "least-squares"
     assert found[None].quality.sqnr > found["none"].quality.sqnr + 3
     assert [done.name for done in found["none"].passes] == ["prune-channels"]
