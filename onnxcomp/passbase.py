@@ -11,9 +11,9 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from onnxcomp.data import Samples
+from onnxcomp.data import Feed, Samples
 from onnxcomp.errors import RecipeError
 from onnxcomp.statistics import MeanStore, RangeStore
 from onnxcomp.target import Target
@@ -33,6 +33,7 @@ __all__ = [
     "PassStats",
     "Simulation",
     "Skip",
+    "Timer",
     "Unit",
 ]
 
@@ -144,6 +145,16 @@ class Origin:
     kept: "Mapping[str, Mapping[int, np.ndarray]]" = field(default_factory=dict)
 
 
+class Timer(Protocol):
+    """What times models where the target is."""
+
+    def nodes(self, model: "ir.Model", feed: Feed) -> Mapping[str, float]:
+        """Return the seconds of each node, by name; of some of them, where a runtime does not tell."""
+
+    def ratio(self, model: "ir.Model", baseline: "ir.Model", feed: Feed, *, seconds: float) -> float:
+        """Return the time of a model as a share of that of another one; ``seconds`` of measuring at most."""
+
+
 @dataclass(slots=True)
 class PassContext:
     """What the passes of one run share.
@@ -154,6 +165,7 @@ class PassContext:
         ranges: Activation ranges by tensor name, measured once on the cleaned-up model.
         reference: Means of the last model of this recipe that was not quantized yet, where there are samples.
         origin: The model of this recipe that was not pruned yet, where a step has pruned it.
+        timer: For passes that decide by measured times.
         findings: What passes found out about a model and may ask again, by all that it depends on.
         seed: For every random choice.
         threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
@@ -166,6 +178,7 @@ class PassContext:
     ranges: RangeStore | None = None
     reference: MeanStore | None = None
     origin: Origin | None = None
+    timer: Timer | None = None
     findings: dict[tuple[str, ...], Any] = field(default_factory=dict)
     seed: int = 0
     threads: int = 0

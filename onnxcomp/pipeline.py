@@ -14,6 +14,7 @@ import numpy as np
 from onnxcomp.data import Feed
 from onnxcomp.errors import DataError, ModelError, PassError, RecipeError
 from onnxcomp.facts import is_quantized
+from onnxcomp.measure import Stopwatch
 from onnxcomp.metrics import Fidelity, Outputs, as_arrays, typical_sqnr
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
@@ -130,6 +131,7 @@ def run_recipe(
     kept: list[Step] = []
     reports = []
     ctx.origin = None
+    ctx.timer = ctx.timer or Stopwatch(threads=ctx.threads or 1, seed=ctx.seed)
     for step in recipe.steps:
         if progress:
             progress(step.name)

@@ -6,6 +6,7 @@ from onnxcomp.measure.interval import block_time, median_interval
 from onnxcomp.measure.loading import Memory, load_times, peak_memory
 from onnxcomp.measure.memory import peak_rss
 from onnxcomp.measure.nodes import node_bytes, node_times
+from onnxcomp.measure.stopwatch import Stopwatch
 from onnxcomp.measure.timing import Comparison, Ratio, Timing, interleave
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Comparison",
     "Memory",
     "Ratio",
+    "Stopwatch",
     "Timing",
     "block_time",
     "check_feed",

@@ -19,6 +19,7 @@ masked model is not the original: this is lossy.
 Source: Hassibi & Stork 1993 (``obs``), Li et al. 2017 and others (``importance``); Fang et al. 2023 for groups.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -34,11 +35,12 @@ from .allocate import Ladder
 from .goals import NAMES, Allocation, Counts, by_cost, by_ratio, share_of
 from .groups import Group, Kept
 from .importance import Criterion
+from .latency import Latency, slower
 from .listing import listing
 from .obs import Curve
 from .origin import after
 from .pricing import Measure
-from .select import ladder, protected
+from .select import ladder, masks
 from .study import Study, curves_of, study_of
 from .verify import Verified, verified
 
@@ -46,19 +48,21 @@ __all__ = ["PruneChannels", "PruneChannelsConfig"]
 
 _RATIO = 0.3  # where no target is given
 _MEASURES: tuple[Measure, ...] = ("macs", "params")
-_TARGETS = ("ratio", *_MEASURES, "keep")
+_TARGETS = ("ratio", *_MEASURES, "latency", "keep")
 
 
 @dataclass(frozen=True, slots=True)
 class PruneChannelsConfig:
-    """Settings of channel pruning. At most one of ratio, macs, params and keep is given; without any, ratio is 0.3.
+    """Settings of channel pruning: at most one of ratio, macs, params, latency and keep; without any, ratio is 0.3.
 
     Attributes:
         ratio: Share of the channels of each group that is removed, in [0, 1).
         macs: Share of the model's multiply-accumulate operations that stays, in (0, 1].
         params: Share of the model's parameters that stays, in (0, 1].
         keep: How many channels stay, by name of the group; of others all stay.
-        allocation: For macs and params, which groups lose channels: those that lose least by it, or all alike.
+        latency: Share of the latency that stays, as measured on this machine, in (0, 1].
+        seconds: For latency: of measuring, for all models that are tried together.
+        allocation: For macs, params and latency, which groups lose channels: those that lose least by it, or all alike.
         criterion: What tells how much a channel matters; see `importance`. ``auto`` is obs where there are calibration
             samples, else l2.
         round: Channels that a layer keeps are a multiple of this; 0: what suits the target, 1: any number.
@@ -72,6 +76,8 @@ class PruneChannelsConfig:
     macs: float | None = None
     params: float | None = None
     keep: Mapping[str, int] = field(default_factory=dict)
+    latency: float | None = None
+    seconds: float = 30.0
     allocation: Allocation = "global"
     criterion: Criterion = "auto"
     round: int = 0
@@ -86,11 +92,13 @@ class PruneChannelsConfig:
             raise RecipeError(f"{' and '.join(given)} are both given", hint=f"give one of {', '.join(_TARGETS)}")
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise RecipeError(f"ratio must be in [0, 1), got {self.ratio}")
-        for name in _MEASURES:
+        for name in (*_MEASURES, "latency"):
             if name in given and not 0 < given[name] <= 1:
                 raise RecipeError(f"{name} must be in (0, 1], got {given[name]}", hint="it is the share that stays")
         if any(not isinstance(count, int) or count < 1 for count in self.keep.values()):
             raise RecipeError("keep must be a number of channels, 1 or more, for each group")
+        if not 0 < self.seconds < math.inf:
+            raise RecipeError(f"seconds must be positive, got {self.seconds}")
         if self.round < 0 or self.seed < 0:
             raise RecipeError("round and seed must not be negative", hint="round 0 is what suits the target, 1 is off")
 
@@ -164,23 +172,33 @@ class PruneChannels(Pass[PruneChannelsConfig]):
     ) -> Verified | None:
         """Remove what was asked for; where a group turns out to have to stay, the others take its share."""
         groups = {group.name: group for group in study.channels.groups}
+        latency = Latency(study, curves, ctx, self._multiple(ctx), self.config.seconds)
+        given_back = self.config.latency is None
         while ladders:
-            counts = self._counts(study, ladders, ctx)
-            kept = {name: curves[name].kept(count) for name, count in counts.items() if count < groups[name].channels}
-            result = verified(study.model, study.channels, protected(study.channels, kept, curves), study.feed, ctx)
-            for name, reason in result.declined.items():
+            counts = self._counts(study, ladders, latency, ctx)
+            kept = masks(study.channels, curves, counts)
+            result = verified(study.model, study.channels, kept, study.feed, ctx)
+            whole = dict(result.declined)
+            if not given_back and not whole and result.kept:
+                given_back = True
+                whole = dict.fromkeys(slower(study, result.model, kept, latency.timer), "it was slower without some")
+            for name, reason in whole.items():
                 _skip(study, ctx, groups[name], reason)
                 del ladders[name]
-            if self.config.measure is None or not result.declined:
+            if not whole or (self.config.measure is None and self.config.latency is None):
                 self._tell(study, result.kept, ladders, ctx)
+                if self.config.latency is not None and (left := latency.ratio(counts)) > self.config.latency:
+                    _tell_rest(study, ctx, left, self.config.latency, "latency")
                 return result
         return None
 
-    def _counts(self, study: Study, ladders: Mapping[str, Ladder], ctx: PassContext) -> Counts:
+    def _counts(self, study: Study, ladders: Mapping[str, Ladder], latency: Latency, ctx: PassContext) -> Counts:
         measure, share, keep = self.config.measure, self.config.share, self.config.keep
         if keep:
             channels = {group.name: group.channels for group in study.channels.groups}
             return {name: min(keep.get(name, channels[name]), channels[name]) for name in ladders}
+        if self.config.latency is not None:
+            return latency.counts(ladders, self.config.latency, self.config.allocation)
         if measure is None:
             return by_ratio(study, ladders, share, self._multiple(ctx))
         return by_cost(study, ladders, measure, share, self.config.allocation)
@@ -195,13 +213,12 @@ class PruneChannels(Pass[PruneChannelsConfig]):
             if group.name in ladders and group.name not in kept:
                 _skip(study, ctx, group, self._why_whole(group, ctx))
         if measure is not None and (left := share_of(study, measure, kept)) > share:
-            reason = f"{left:.1%} of the {NAMES[measure]} stay, not {share:.1%}: its channel groups can't give more"
-            ctx.skip(next(iter(study.model.graph)), reason)
+            _tell_rest(study, ctx, left, share, NAMES[measure])
 
     def _why_whole(self, group: Group, ctx: PassContext) -> str:
         if self.config.keep:
             return "all its channels are to stay"
-        if self.config.measure is not None:
+        if self.config.measure is not None or self.config.latency is not None:
             return "its channels matter more than those of others"
         return f"{group.channels} channels, rounded to {self._multiple(ctx)}, leave none to remove"
 
@@ -225,3 +242,8 @@ class PruneChannels(Pass[PruneChannelsConfig]):
 
 def _skip(study: Study, ctx: PassContext, group: Group, reason: str) -> None:
     ctx.skip(study.nodes[group.producers[0].node], reason)
+
+
+def _tell_rest(study: Study, ctx: PassContext, left: float, share: float, what: str) -> None:
+    reason = f"{what}: {left:.1%} is left, not {share:.1%}; the channel groups can't give more"
+    ctx.skip(next(iter(study.model.graph)), reason)

@@ -11,7 +11,7 @@ from .pricing import Counted, Measure, price
 from .select import kept_count
 from .study import Study
 
-__all__ = ["NAMES", "Allocation", "Counts", "by_cost", "by_ratio", "share_of"]
+__all__ = ["NAMES", "Allocation", "Counts", "allocate", "by_cost", "by_ratio", "share_of"]
 
 Allocation = Literal["global", "uniform"]
 Counts = Mapping[str, int]  # by group: channels that stay
@@ -35,12 +35,17 @@ def by_cost(
         share: Of it, at most, in (0, 1].
         allocation: Whether groups lose what costs least for what it saves, or like shares.
     """
-    groups = study.channels.groups
     cost = Counted(price(study.model, study.channels, measure), study.channels)
-    every = np.array([group.channels for group in groups], np.int64)
+    every = np.array([group.channels for group in study.channels.groups], np.int64)
+    return allocate(study, ladders, cost, share * cost.of(every), allocation)
+
+
+def allocate(study: Study, ladders: Mapping[str, Ladder], cost: Counted, goal: float, allocation: Allocation) -> Counts:
+    """Return what each group keeps so that a cost is at most a goal in its unit; else as in `by_cost`."""
+    groups = study.channels.groups
     steps = [ladders.get(group.name, Ladder(np.array([group.channels]), np.zeros(1))) for group in groups]
     choose: Callable[..., np.ndarray] = allocated if allocation == "global" else evenly
-    counts = choose(steps, cost, share * cost.of(every))
+    counts = choose(steps, cost, goal)
     return {group.name: int(n) for group, n in zip(groups, counts, strict=True) if group.name in ladders}
 
 

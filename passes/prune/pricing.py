@@ -19,7 +19,7 @@ from onnxcomp.passes.cleanup._graph import is_constant
 from .groups import Channels
 from .layers import RECURRENT
 
-__all__ = ["Costs", "Counted", "Measure", "costs_by_node", "price"]
+__all__ = ["Costs", "Counted", "Measure", "costs_by_node", "price", "work"]
 
 Measure = Literal["macs", "params"]
 
@@ -131,6 +131,7 @@ def _parameters(model: ir.Model, channels: Channels) -> list[_Product]:
 def _operations(model: ir.Model, channels: Channels) -> list[_Product]:
     sliced, found = _sliced(channels), list[_Product]()
     costs = costs_by_node(model, channels.shapes)
+    axes = work(model, channels)
     for node in model.graph:
         name = str(node.name)
         total = costs[name]
@@ -139,21 +140,31 @@ def _operations(model: ir.Model, channels: Channels) -> list[_Product]:
         if node.op_type in RECURRENT:  # the products with the input, and with the state
             elements = [math.prod(channels.shape(node.inputs[index])) for index in (1, 2)]
             for index, size in zip((1, 2), elements, strict=True):
-                axes = [labels for _, labels in sliced.get((name, index), [])]
-                found.append((total * size / sum(elements), axes))
-            continue
-        # each element of the output (of the input, where it is spread) times what is summed over
-        convolution = node.op_type in ("Conv", "ConvTranspose")
-        free = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
-        axes = _axes(channels, free)
-        if convolution:
-            axes += [labels for axis, labels in sliced.get((name, 1), []) if axis == 1]
+                cut = [labels for _, labels in sliced.get((name, index), [])]
+                found.append((total * size / sum(elements), cut))
         else:
-            data, axis = (node.inputs[1], -2) if is_constant(node.inputs[0]) else (node.inputs[0], -1)
-            axes += [] if data is None or not channels.shape(data) else [channels.positions(str(data.name), axis)]
-        found.append((float(total), axes))
+            found.append((float(total), axes[name]))
     return found
 
 
-def _axes(channels: Channels, value: ir.Value | None) -> list[npt.NDArray[np.int32]]:
-    return [] if value is None else [channels.positions(str(value.name), k) for k in range(len(channels.shape(value)))]
+def work(model: ir.Model, channels: Channels) -> dict[str, list[npt.NDArray[np.int32]]]:
+    """Return the axes whose sizes, multiplied, tell how much each node computes, by name: a label per position.
+
+    Each element of the output (of the input, where it is spread), times what is summed over.
+    """
+    sliced, found = _sliced(channels), dict[str, list[npt.NDArray[np.int32]]]()
+    for node in model.graph:
+        name = str(node.name)
+        free = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]
+        axes = [] if free is None or str(free.name) not in channels.shapes else _axes(channels, free)
+        if node.op_type in ("Conv", "ConvTranspose"):
+            axes += [labels for axis, labels in sliced.get((name, 1), []) if axis == 1]
+        elif node.op_type in ("Gemm", "MatMul"):
+            data, axis = (node.inputs[1], -2) if is_constant(node.inputs[0]) else (node.inputs[0], -1)
+            axes += [] if data is None or not channels.shape(data) else [channels.positions(str(data.name), axis)]
+        found[name] = axes
+    return found
+
+
+def _axes(channels: Channels, value: ir.Value) -> list[npt.NDArray[np.int32]]:
+    return [channels.positions(str(value.name), k) for k in range(len(channels.shape(value)))]

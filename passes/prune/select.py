@@ -9,7 +9,7 @@ from .allocate import Ladder
 from .groups import Channels, Group, Kept
 from .obs import Curve
 
-__all__ = ["kept_count", "ladder", "protected"]
+__all__ = ["kept_count", "ladder", "masks", "protected"]
 
 
 def kept_count(group: Group, ratio: float, multiple: int) -> int:
@@ -30,6 +30,13 @@ def ladder(group: Group, curve: Curve, multiple: int) -> Ladder:
     step = _step(group, multiple)
     counts = [group.channels, *range((group.channels - 1) // step * step, 0, -step)]
     return Ladder(np.array(counts, np.int64), curve.error[group.channels - np.array(counts)])
+
+
+def masks(channels: Channels, curves: Mapping[str, Curve], counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Return which channels stay when groups keep so many, by group; without the groups that stay whole."""
+    sizes = {group.name: group.channels for group in channels.groups}
+    kept = {name: curves[name].kept(count) for name, count in counts.items() if count < sizes[name]}
+    return protected(channels, kept, curves)
 
 
 def _step(group: Group, multiple: int) -> int:

@@ -110,7 +110,7 @@ def test_a_share_of_the_cost_is_met_within_one_step(measure: str, allocation: st
 def test_a_target_that_cannot_be_met_is_told_with_what_was_reached() -> None:
     model, ctx, _ = network()
     assert PruneChannels.from_settings({"macs": 0.001, "round": 1}).run(model, ctx).modified
-    assert any("of the MACs stay, not 0.1%" in skip.reason for skip in ctx.skipped)
+    assert any("is left, not 0.1%" in skip.reason for skip in ctx.skipped)
 
 
 def test_channels_go_where_they_cost_least_for_what_they_save() -> None:
