@@ -31,7 +31,7 @@ _ONNX_DOMAINS = ("", "ai.onnx")
 
 
 class Names:
-    """Hands out value names that are new to the whole model: subgraphs may not shadow outer names."""
+    """Hands out names of values or nodes that are new to the whole model: subgraphs may not shadow outer names."""
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
@@ -39,6 +39,7 @@ class Names:
             self._taken.update(value.name for value in graph.inputs if value.name)
             self._taken.update(graph.initializers)
             self._taken.update(value.name for node in graph for value in node.outputs if value.name)
+            self._taken.update(node.name for node in graph if node.name)
 
     def fresh(self, base: str) -> str:
         """Return ``base``, or ``base_1``, ``base_2``... where that is taken, and take it."""

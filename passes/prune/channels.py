@@ -9,12 +9,13 @@ Which layers belong together is found by executing labels (``groups``); which ch
 samples (``obs``) or told from the weights (``importance``); how many go from where follows from what was asked for
 (``goals``). What is left is a smaller model of the same operators.
 
-Declines: channels that are outputs of the model, or that a normalization, a Softmax or an operator unknown here takes
-together; what the bodies of If, Loop and Scan read; groups of which too little would go; quantized models. A group
-whose result differs from the original with these channels masked is declined, always.
+Declines: channels that are outputs of the model, or that a Softmax or an operator unknown here takes together; what
+the bodies of If, Loop and Scan read; groups of which too little would go; quantized models. A group whose result
+differs from the original with these channels masked is declined, always.
 
 Correct because what is removed was multiplied by weights that are removed too: masked and smaller model agree. The
-masked model is not the original: this is lossy.
+masked model is not the original: this is lossy. A normalization over channels takes its statistics over those that
+stay, in both models (``norms``).
 
 Source: Hassibi & Stork 1993 (``obs``), Li et al. 2017 and others (``importance``); Fang et al. 2023 for groups.
 """
@@ -67,6 +68,8 @@ class PruneChannelsConfig:
             samples, else l2.
         round: Channels that a layer keeps are a multiple of this; 0: what suits the target, 1: any number.
         granularity: Whether attention loses whole heads, or the same dimensions of all heads.
+        streams: Whether channels go that a normalization takes its statistics over, as those of a transformer between
+            its layers; they are then statistics of what stays.
         seed: Of the criterion ``random``.
         ignore: Patterns of names of layers whose channels stay.
         exclude: Names of layers whose channels stay.
@@ -82,6 +85,7 @@ class PruneChannelsConfig:
     criterion: Criterion = "auto"
     round: int = 0
     granularity: Literal["head", "dim"] = "head"
+    streams: bool = True
     seed: int = 0
     ignore: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -160,6 +164,8 @@ class PruneChannels(Pass[PruneChannelsConfig]):
             return "excluded"
         if any(fnmatchcase(item.node, pattern) for item in group.producers for pattern in self.config.ignore):
             return "it is to be ignored"
+        if group.normalized and not self.config.streams:
+            return "a normalization takes statistics over its channels"
         if group.name not in curves:
             return f"the criterion {self.config.criterion} says nothing about it"
         found = ladder(group, curves[group.name], self._multiple(ctx))

@@ -12,7 +12,7 @@ Source: the labels are this project's; the grouping is that of Fang et al. 2023 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,13 +32,14 @@ from .arithmetic import ARITHMETIC
 from .atoms import Atoms, Labels
 from .layers import LAYERS
 from .moves import MOVES, slicing
+from .norms import NORMS
 from .sizes import says_a_size
 from .trace import inputs_for, shapes_of
 from .walk import Kind, Reader, Slice, Walk
 
 __all__ = ["Channels", "Group", "Kept", "discover", "prepare"]
 
-_RULES = {**ARITHMETIC, **LAYERS, **MOVES}
+_RULES = {**ARITHMETIC, **LAYERS, **MOVES, **NORMS}
 _FREE = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})  # they read no values
 _ROUNDS = 4
 Kept = Mapping[str, np.ndarray]  # by group: a bool per channel, [channels]
@@ -54,7 +55,7 @@ class Group:
         labels: What stands for each channel wherever labels are given, [channels].
         producers: Axes of weights that make the channels (role ``out``).
         parameters: Axes of other constants with a number per channel.
-        consumers: Nodes that sum over the channels.
+        consumers: Nodes that sum over the channels, or take statistics over them.
         inputs: Axes of weights that read the channels (role ``in``), in the order of the graph.
     """
 
@@ -70,6 +71,11 @@ class Group:
     def channels(self) -> int:
         """How many there are."""
         return int(self.labels.size)
+
+    @property
+    def normalized(self) -> bool:
+        """Whether a statistic is taken over the channels, which then is one over those that stay."""
+        return any(reader.over for reader in self.consumers)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -278,9 +284,7 @@ def _collect(walk: Walk, frozen: dict[str, str], order: Sequence[str]) -> Channe
         (item.node, item.input, item.axis): item for item in slices if item.labels.any()
     }  # one state may be two inputs
     slices = list(once.values())
-    readers = [
-        Reader(r.node, r.input, r.axis, labels) for r in walk.readers if (labels := atoms.resolve(r.labels)).any()
-    ]
+    readers = [replace(r, labels=labels) for r in walk.readers if (labels := atoms.resolve(r.labels)).any()]
     tensors = {name: atoms.resolve(array) for name, array in walk.labels.items()}
     producers = [item for item in slices if item.role == "out"]
     kinds = {int(label): kind for array, kind in walk.kinds for label in np.unique(atoms.resolve(array)) if label}

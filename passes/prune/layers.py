@@ -227,15 +227,8 @@ def _state(walk: Walk, node: ir.Node, index: int, units: Labels) -> None:
     if walk.weight(node, index) is not None:
         walk.cut(node, index, 2, units, "parameter")
         return
-    producer, shape = value.producer(), walk.shape(value)
-    if producer is not None and producer.op_type in ("ConstantOfShape", "Expand") and index in (5, 6):
-        alone = {use.node for use in value.uses()} == {node}
-        if alone and (producer.op_type != "Expand" or is_constant(producer.inputs[0])):
-            walk.set(value, spread(units, 2, shape))
-            if producer.op_type == "Expand":
-                walk.follow(producer, 0, value)
-            return
-    walk.atoms.join(walk.of(value), spread(units, 2, shape), "its state is an input of the model, or computed")
+    made = spread(units, 2, walk.shape(value))
+    walk.atoms.join(walk.adopted(value, made), made, "its state is an input of the model, or computed")
 
 
 def embedding(walk: Walk, node: ir.Node) -> bool:

@@ -45,9 +45,11 @@ def _concat(walk: Walk, node: ir.Node) -> None:
     parts = [walk.of(value) for value in node.inputs]
     live = next((labels for labels in parts if axis not in walk.atoms.vary(labels) and walk.atoms.alive(labels)), None)
     for index, value in enumerate(node.inputs):
-        if live is not None and is_constant(value):  # a class token: as wide as what it stands beside
+        if live is not None and value is not None and is_constant(value):  # as wide as what it stands beside
             parts[index] = np.broadcast_to(first(live, [axis]), walk.shape(value))
             walk.follow(node, index, output, without=axis)
+        elif live is not None and value is not None:
+            parts[index] = walk.adopted(value, first(live, [axis]))
     walk.set(output, np.concatenate(parts, axis=axis))
 
 

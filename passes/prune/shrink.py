@@ -8,12 +8,14 @@ import onnx_ir as ir
 from onnxcomp.errors import PassError
 from onnxcomp.model import infer_shapes
 from onnxcomp.passbase import PassContext
-from onnxcomp.passes.cleanup._graph import Names, constant, int_attribute, set_constant
+from onnxcomp.passes.cleanup._graph import Names, constant, float_attribute, int_attribute, set_constant
 from onnxcomp.passes.cleanup.dead_code import RemoveDeadCode
 
 from .groups import Channels, Kept
 from .layers import RECURRENT
+from .norms import RESCALED
 from .sizes import Sized, rewrite_sizes
+from .walk import Reader
 
 __all__ = ["masked", "shrunk"]
 
@@ -58,8 +60,8 @@ def shrunk(model: ir.Model, channels: Channels, kept: Kept, ctx: PassContext) ->
         )
     for reader in channels.readers:
         stays = table[reader.labels]
-        if nodes[reader.node].op_type == "ReduceMean" and not stays.all():
-            _scale(nodes[reader.node], stays.mean(), names)
+        if not stays.all():
+            _rescale(nodes[reader.node], stays.mean(), bool(reader.over), names)
     outputs = set(copy.graph.outputs)
     for node in copy.graph:
         for value in node.outputs:
@@ -68,6 +70,18 @@ def shrunk(model: ir.Model, channels: Channels, kept: Kept, ctx: PassContext) ->
     RemoveDeadCode().run(copy, PassContext(ctx.target))
     infer_shapes(copy)
     return copy
+
+
+def _rescale(node: ir.Node, share: float, of_what_stays: bool, names: Names) -> None:
+    """Let a node that divided by the number of channels go on as if it still had all; see `norms`."""
+    if node.op_type == "ReduceMean" and not of_what_stays:
+        _scale(node, share, names)
+    elif node.op_type in RESCALED:
+        scale = constant(node.inputs[1])
+        assert scale is not None
+        wider = (scale / np.sqrt(share)).astype(scale.dtype)
+        set_constant(node, 1, wider, names=names, base=f"{node.name}.scale")
+        node.attributes["epsilon"] = ir.AttrFloat32("epsilon", float_attribute(node, "epsilon", 1e-5) / share)
 
 
 def _scale(node: ir.Node, factor: float, names: Names) -> None:
@@ -86,10 +100,11 @@ def _scale(node: ir.Node, factor: float, names: Names) -> None:
 
 
 def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
-    """Return a copy in which whatever sums over channels reads 0 in place of those that are not kept.
+    """Return a copy in which whatever takes channels together reads a blank in place of those that are not kept.
 
-    It is the readers that are masked, not what makes the channels: between the two an offset or a Sigmoid makes
-    something of nothing.
+    A sum reads 0, a statistic the mean of the kept ones (`walk.Reader`): for a normalization this *defines* what it is
+    to be without channels, since its mean and variance are not those of before. It is the readers that are masked, not
+    what makes the channels: between the two an offset or a Sigmoid makes something of nothing.
     """
     table, copy = channels.table(kept), model.clone()
     nodes = {str(node.name): node for node in copy.graph}
@@ -100,16 +115,7 @@ def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
         value = node.inputs[reader.input]
         if stays.all() or value is None:
             continue
-        shape = [1] * len(channels.shapes[str(value.name)])
-        shape[reader.axis] = stays.size
-        dtype = _float_type(node)
-        name = names.fresh(f"{reader.node}.mask")
-        factor = ir.val(name, const_value=ir.tensor(stays.reshape(shape).astype(dtype), name=name))
-        copy.graph.register_initializer(factor)
-        product = ir.node("Mul", [value, factor], name=names.fresh(f"{reader.node}.masked"))
-        product.outputs[0].name = names.fresh(f"{reader.node}.masked_input")
-        copy.graph.insert_before(node, product)
-        node.replace_input_with(reader.input, product.outputs[0])
+        node.replace_input_with(reader.input, _blanked(node, reader, stays, len(channels.shape(value)), names))
     for item in channels.slices:
         if item.role == "in" and nodes[item.node].op_type in RECURRENT and item.input == 2:  # units read each other
             node, array = nodes[item.node], constant(nodes[item.node].inputs[2])
@@ -118,6 +124,36 @@ def masked(model: ir.Model, channels: Channels, kept: Kept) -> ir.Model:
             shape[item.axis] = -1
             set_constant(node, 2, array * table[item.labels].reshape(shape), names=names, base=f"{item.node}.r")
     return copy
+
+
+def _blanked(node: ir.Node, reader: Reader, stays: np.ndarray, rank: int, names: Names) -> ir.Value:
+    """Put in front of a node what blanks the channels that do not stay, and return what it is to read."""
+    graph, value = node.graph, node.inputs[reader.input]
+    assert isinstance(graph, ir.Graph)
+    assert value is not None
+    column = stays.reshape([-1 if axis == reader.axis else 1 for axis in range(rank)])
+
+    def weights(array: np.ndarray) -> ir.Value:
+        name = names.fresh(f"{reader.node}.mask")
+        found = ir.val(name, const_value=ir.tensor(array, name=name))
+        graph.register_initializer(found)
+        return found
+
+    def step(kind: str, *inputs: ir.Value, **attributes: ir.Attr) -> ir.Value:
+        made = ir.Node("", kind, inputs, attributes.values(), name=names.fresh(f"{reader.node}.masked"))
+        made.outputs[0].name = names.fresh(f"{reader.node}.masked_input")
+        graph.insert_before(node, made)
+        return made.outputs[0]
+
+    dtype = _float_type(node)
+    kept = step("Mul", value, weights(column.astype(dtype)))
+    if not reader.over:
+        return kept
+    if graph.opset_imports.get("", 13) < 18:
+        mean = step("ReduceMean", kept, axes=ir.AttrInt64s("axes", reader.over))
+    else:
+        mean = step("ReduceMean", kept, weights(np.array(reader.over)))
+    return step("Add", kept, step("Mul", mean, weights((~column / stays.mean()).astype(dtype))))
 
 
 def _float_type(node: ir.Node) -> np.dtype[np.generic]:

@@ -43,7 +43,7 @@ def shapes_of(model: ir.Model, feed: Feed) -> dict[str, tuple[int, ...]]:
     known = {str(output.name) for output in copy.graph.outputs}
     for node in copy.graph:
         for value in node.outputs:
-            if value.name and value.name not in known and isinstance(value.type, ir.TensorType):
+            if value.name and value.name not in known and isinstance(value.type, ir.TensorType | None):
                 copy.graph.outputs.append(value)
     found: Mapping[str, object] = open_session(copy, optimize=False).run(feed)
     shapes = {name: np.shape(array) for name, array in feed.items()}

@@ -13,6 +13,7 @@ from .atoms import Atoms, Labels, along, first
 
 __all__ = ["Kind", "Reader", "Role", "Slice", "Walk"]
 
+_FILLED = ("ConstantOfShape", "Expand", "Slice")  # their axes are those of a constant
 Role = Literal["out", "in", "parameter"]
 Kind = Literal["channel", "head", "dim", "unit"]
 
@@ -39,19 +40,24 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
-    """A node that sums over channels: without the removed ones it gives what it gives where they are 0.
+    """A node that takes channels together: without the removed ones it gives what it gives where they are blank.
+
+    A sum reads 0 in their place. A statistic (the mean and variance of a normalization, a maximum) is taken over the
+    channels that stay; it is what it is where the removed ones are the mean of those.
 
     Attributes:
         node: Name.
         input: Which of its inputs has the channels.
         axis: Of that input, counted from the front.
         labels: A label per position, [size of the axis]; 0 stays.
+        over: Axes of the input over which the mean is taken that stands for what is removed; none: 0 stands for it.
     """
 
     node: str
     input: int
     axis: int
     labels: Labels
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +131,11 @@ class Walk:
         """Let an axis of a constant input lose what is removed."""
         self.slices.append(Slice(str(node.name), index, axis, labels, role))
 
-    def read(self, node: ir.Node, index: int, axis: int) -> Labels:
-        """Let a node sum over an axis of an input; return the labels along it, [size of the axis]."""
+    def read(self, node: ir.Node, index: int, axis: int, over: Sequence[int] = ()) -> Labels:
+        """Let a node sum over an axis of an input; return the labels along it, [size of the axis]; see `Reader`."""
         labels = self.of(node.inputs[index])
         column = self.atoms.column(labels, axis, f"{node.op_type} {node.name} reads it whole")
-        self.readers.append(Reader(str(node.name), index, axis % labels.ndim, column))
+        self.readers.append(Reader(str(node.name), index, axis % labels.ndim, column, tuple(over)))
         return column
 
     def freeze(self, node: ir.Node, reason: str) -> None:
@@ -158,16 +164,48 @@ class Walk:
         """
         shape = self.shape(output)
         constants, operands = [], []
+        values = [value for index in indices if (value := node.inputs[index]) is not None and not is_constant(value)]
+        live = next((self.of(value) for value in values if self.alive(value)), None)
         for index in indices:
             value = node.inputs[index]
             if value is not None and is_constant(value):
                 constants.append(index)
             elif value is not None:
-                labels = self.of(value)
+                labels = self.of(value) if live is None else self.adopted(value, live)
                 operands.append(labels.reshape((1,) * (len(shape) - labels.ndim) + labels.shape))
         self.set(output, self.combined(operands, shape, f"{node.op_type} {node.name} joins it with what must stay"))
         for index in constants:
             self.follow(node, index, output)
+
+    def adopted(self, value: ir.Value, live: Labels) -> Labels:
+        """Return the labels of a tensor beside a live one: of one that is made of constants, labels like those.
+
+        That is a class token that is repeated, a piece of a table of positions, an initial state of zeros: as wide as
+        the activations that it meets.
+
+        Args:
+            value: That may be made of constants.
+            live: Labels of what it meets, whose axes are aligned at the end.
+        """
+        labels, producer = self.of(value), value.producer()
+        if producer is None or producer.op_type not in _FILLED or self.atoms.alive(labels) or labels.ndim > live.ndim:
+            return labels
+        if producer.op_type != "ConstantOfShape" and not is_constant(producer.inputs[0]):
+            return labels
+        rest = live.ndim - labels.ndim
+        single = [*range(rest), *(axis + rest for axis, size in enumerate(labels.shape) if size == 1)]
+        like = first(live, single)
+        varying = self.atoms.vary(like)
+        if not varying:
+            return labels
+        still = [axis for axis in range(live.ndim) if axis not in varying]
+        small = first(like, still).reshape(-1, *first(like, still).shape[rest:])[0]
+        if any(size not in (1, mine) for size, mine in zip(small.shape, labels.shape, strict=True)):
+            return labels
+        self.set(value, small)
+        if producer.op_type != "ConstantOfShape":
+            self.follow(producer, 0, value)
+        return self.of(value)
 
     def follow(self, node: ir.Node, index: int, output: ir.Value, without: int | None = None) -> None:
         """Cut a constant, whose axes are the last ones of a tensor, where the tensor is cut."""

@@ -7,10 +7,9 @@ import onnx
 
 from tests.passes.prune.builder import Net
 
-__all__ = ["OUTPUT", "STATISTICS", "Architecture"]
+__all__ = ["OUTPUT", "Architecture"]
 
 OUTPUT = "output"  # the channels are a graph output
-STATISTICS = "statistics"  # a norm takes its mean and variance over them
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """Architectures with attention or gated layers."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from tests.passes.prune.architecture import OUTPUT, STATISTICS, Architecture
+from tests.passes.prune.architecture import OUTPUT, Architecture
 from tests.passes.prune.builder import BATCH, Net
 
 __all__ = ["ATTENTIVE"]
@@ -31,7 +29,7 @@ def _feed_forward(net: Net, name: str, x: str, hidden: int) -> str:
 
 
 def vit(net: Net) -> onnx.ModelProto:
-    heads, width = net.wide(HEADS), net.fixed(WIDTH)
+    heads, width = net.wide(HEADS), net.wide(WIDTH)
     x = net.conv("patches", net.input("x", 3, 12, 12), width, 4, stride=4)
     x = net.transpose(net.reshape(x, 0, width, -1), 0, 2, 1)
     if net.style.dynamic:
@@ -76,9 +74,9 @@ def _window_attention(net: Net, name: str, x: str, width: int, heads: int, *, sh
 
 
 def swin(net: Net) -> onnx.ModelProto:
-    x = net.transpose(net.conv("patches", net.input("x", 3, 12, 12), net.fixed(12), 2, stride=2), 0, 2, 3, 1)
+    x = net.transpose(net.conv("patches", net.input("x", 3, 12, 12), net.wide(12), 2, stride=2), 0, 2, 3, 1)
     for name, size in (("1", 12), ("2", 12), ("3", 24)):
-        width = net.fixed(size)
+        width = net.wide(size)
         if name == "3":  # four pixels become one
             halves = [net.slice(x, 1, i, 2**31, 2) for i in (0, 1)]
             x = net.op("Concat", *(net.slice(half, 2, i, 2**31, 2) for i in (0, 1) for half in halves), axis=3)
@@ -92,7 +90,7 @@ def swin(net: Net) -> onnx.ModelProto:
 
 def packed_encoder(net: Net) -> onnx.ModelProto:
     """Norms behind the layers, as in BERT; q, k and v are one layer, taken apart by Split."""
-    heads, width = net.wide(HEADS), net.fixed(WIDTH)
+    heads, width = net.wide(HEADS), net.wide(WIDTH)
     x = net.layer_norm("norm", net.op("Add", _embedding(net, width), net.normal("position", LENGTH, width)))
     for name in ("1", "2"):
         packed = net.linear(f"{name}.qkv", x, 3 * heads * SIZE)
@@ -148,7 +146,7 @@ def grouped_query_decoder(net: Net) -> onnx.ModelProto:
 
 def geglu(net: Net) -> onnx.ModelProto:
     """Feed-forward layers whose halves gate each other."""
-    width, hidden = net.fixed(WIDTH), net.wide(HIDDEN)
+    width, hidden = net.wide(WIDTH), net.wide(HIDDEN)
     x = net.linear("in", net.input("x", LENGTH, 5), width)
     for name in ("1", "2"):
         packed = net.linear(f"{name}.up", net.layer_norm(f"{name}.norm", x), 2 * hidden)
@@ -157,28 +155,30 @@ def geglu(net: Net) -> onnx.ModelProto:
     return net.model(net.linear("fc", x, 5))
 
 
-def _stream(*layers: str, blocks: Iterable[str] = "12") -> dict[str, str]:
-    return dict.fromkeys((*layers, *(f"{b}.{k}" for b in blocks for k in ("o", "down"))), STATISTICS) | {"fc": OUTPUT}
+def _stream(*layers: str, blocks: str = "12") -> str:
+    """Name the layers that add to a residual stream."""
+    return " ".join((*layers, *(f"{block}.{layer}" for block in blocks for layer in ("o", "down"))))
 
 
 # a unit of attention is a head: of the layers of queries, keys and values
 ATTENTIVE = {
     "vit": Architecture(
         vit,
-        {f"{b}.q {b}.k {b}.v": HEADS for b in "12"} | {f"{b}.up": HIDDEN for b in "12"},
-        _stream("patches"),
+        {f"{b}.q {b}.k {b}.v": HEADS for b in "12"} | {f"{b}.up": HIDDEN for b in "12"} | {_stream("patches"): WIDTH},
+        {"fc": OUTPUT},
         (0.67, 0.67),
     ),
     "swin": Architecture(
         swin,
-        {"1.qkv": 2, "2.qkv": 2, "3.qkv": 4, "1.up": 48, "2.up": 48, "3.up": 96},
-        _stream("patches", "merge", blocks="123"),
+        {"1.qkv": 2, "2.qkv": 2, "3.qkv": 4, "1.up": 48, "2.up": 48, "3.up": 96}
+        | {_stream("patches"): 12, _stream("merge", blocks="3"): 24},
+        {"fc": OUTPUT},
         (0.70, None),
     ),
     "packed-encoder": Architecture(
         packed_encoder,
-        {f"{b}.qkv": HEADS for b in "12"} | {f"{b}.up": HIDDEN for b in "12"},
-        _stream("embedding"),
+        {f"{b}.qkv": HEADS for b in "12"} | {f"{b}.up": HIDDEN for b in "12"} | {_stream("embedding"): WIDTH},
+        {"fc": OUTPUT},
         (0.67, None),
     ),
     # a unit is a head of keys and values with the heads of queries that it serves; RMS norms take fewer channels
@@ -186,13 +186,13 @@ ATTENTIVE = {
         grouped_query_decoder,
         {f"{b}.q {b}.k {b}.v": KEYS for b in "12"}
         | {f"{b}.gate {b}.up": HIDDEN for b in "12"}
-        | {"embedding 1.o 1.down 2.o 2.down": WIDTH},
+        | {_stream("embedding"): WIDTH},
         {"fc": OUTPUT},
     ),
     "geglu": Architecture(
         geglu,
-        {f"{b}.up": HIDDEN for b in "12"},
-        dict.fromkeys(("in", "1.down", "2.down"), STATISTICS) | {"fc": OUTPUT},
+        {f"{b}.up": HIDDEN for b in "12"} | {"in 1.down 2.down": WIDTH},
+        {"fc": OUTPUT},
         (1.00, None),
     ),
 }

@@ -171,7 +171,23 @@ def _softmax(g: Growing, x: str) -> str:
 
 
 def _norm(g: Growing, x: str) -> str:
-    return g.net.layer_norm(g.name("norm"), x)
+    """Normalize over the last axis, over each of the second one, over groups of it, or over any of them."""
+    shape, kind, name = g.shape(x), g.choose(0, 0, 1, 2, 3), g.name("norm")
+    if kind == 1 and len(shape) == 4:
+        return g.net.group_norm(name, x, g.choose(*(n for n in (1, 2, shape[1]) if shape[1] % n == 0)))
+    if kind == 2 and len(shape) > 2:
+        vectors = (g.net.norm_vector(f"{name}.{part}", shape[1], value) for part, value in (("w", 1.0), ("b", 0.0)))
+        return g.net.op("InstanceNormalization", x, *vectors, epsilon=1e-3)
+    if kind == 3:
+        return g.net.op("LpNormalization", x, axis=g.axis(x), p=2)
+    return g.net.layer_norm(name, x)
+
+
+def _extreme(g: Growing, x: str) -> str | None:
+    shape = g.shape(x)
+    if len(shape) < 3:
+        return None
+    return g.net.op(g.draw(st.sampled_from(["ReduceMax", "ReduceMin"])), x, axes=[g.axis(x)], keepdims=g.choose(0, 1))
 
 
 def _pixels(g: Growing, x: str) -> str | None:
@@ -184,7 +200,7 @@ def _pixels(g: Growing, x: str) -> str | None:
 _KINDS = [
     *[_layer] * 6, *[_arithmetic] * 3, *[_activation] * 3, *[_constant] * 2, *[_concat] * 2, *[_split] * 2, _slice,
     _transpose, _transpose, _part, _part, _merge, _merge, _mean, _repeat, _pad, _gather, _product, _softmax, _norm,
-    _pixels,
+    _norm, _extreme, _pixels,
 ]  # fmt: skip
 
 
