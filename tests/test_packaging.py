@@ -67,7 +67,7 @@ def test_the_wheel_holds_every_module_once_and_nothing_else_at_the_top(wheel: Pa
     assert 0o120000 not in modes  # a symbolic link
     assert [name for name, count in Counter(names).items() if count > 1] == []
     assert {name for name in names if name.endswith(".py")} == _modules()
-    assert "onnxcomp/py.typed" in names
+    assert {"onnxcomp/py.typed", "onnxcomp/report/html/page.css", "onnxcomp/report/html/page.js"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"onnxcomp", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 

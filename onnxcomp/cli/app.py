@@ -1,5 +1,6 @@
 """The command table, and what every command does alike: errors to stderr, exit codes."""
 
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -20,11 +21,12 @@ from onnxcomp.cli import (
     passes,
     prune,
     quantize,
+    report,
     sensitivity,
     share,
     unpack,
 )
-from onnxcomp.cli.configuration import file_values, read_configuration, used_file
+from onnxcomp.cli.configuration import command_line, file_values, read_configuration, used_file
 from onnxcomp.cli.signature import commands
 from onnxcomp.cli.streams import discard_stdout, stdout_failure
 from onnxcomp.errors import OnnxCompError, UsageError
@@ -73,6 +75,7 @@ def build_app() -> typer.Typer:
     app.command("pack", epilog=pack.EXAMPLES)(pack.command)
     app.command("unpack", epilog=unpack.EXAMPLES)(unpack.command)
     app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
+    app.command("report", epilog=report.EXAMPLES)(report.command)
     app.command("passes", epilog=passes.EXAMPLES)(passes.command)
     app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
     return app
@@ -172,6 +175,7 @@ def _options(
     ] = False,
 ) -> None:
     used_file.set(None)
+    command_line.set(shlex.join(["onnxcomp", *map(str, ctx.obj or ())]))
     file_values.set({})
     if no_config or ctx.resilient_parsing or {"-h", "--help"} & set(ctx.obj or ()):
         return

@@ -62,7 +62,12 @@ def command(
     images: Images,
     seconds: Annotated[float, typer.Option(help="For the timing; less where that decides.")] = 30.0,
     seed: options.Seed = 0,
-    report: options.Reports = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--report", help="Also write the report: .json, .html, .md, .txt, or .xml for JUnit; may be repeated."
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     output_format: options.OutputFormat = options.Format.TEXT,
     verbose: options.Verbose = False,
@@ -95,7 +100,7 @@ def command(
         raise OutputError(f"a baseline can't be saved as {save_baseline.name}", hint="end it in .json")
     read = [source_file(str(name)) for name in (model, baseline, evaluation, metric, against) if name]
     others = [path for path in (save_baseline, junit) if path is not None]
-    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite, others=others)
+    check_outputs(None, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite, others=others, junit=True)
 
     from onnxcomp.api import check
     from onnxcomp.report import CheckReport, annotations, junit_xml

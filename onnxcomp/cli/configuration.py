@@ -24,7 +24,7 @@ from typing import Any
 from onnxcomp.cli.signature import Command, Parameter
 from onnxcomp.errors import UsageError
 
-__all__ = ["Configuration", "file_values", "read_configuration", "used_file"]
+__all__ = ["Configuration", "command_line", "file_values", "read_configuration", "used_file"]
 
 _NAME = "onnxcomp.toml"
 _PROJECT = "pyproject.toml"
@@ -34,6 +34,9 @@ _SPELT = {bool: "true or false", int: "a whole number", float: "a number"}
 
 used_file: ContextVar[Path | None] = ContextVar("used_file", default=None)
 """The file whose values the command that runs now has taken, where it has; the reports name it."""
+
+command_line: ContextVar[str | None] = ContextVar("command_line", default=None)
+"""The command that runs now, as it would be typed into a shell; pages say how they were made."""
 
 file_values: ContextVar[Mapping[str, Any]] = ContextVar("file_values", default=MappingProxyType({}))
 """The values in it for this command, by the name of the function's parameter."""

@@ -150,7 +150,8 @@ Synthetic = Annotated[
 TargetName = Annotated[str, typer.Option("--target", help="Where the model will run; auto is this machine.")]
 ProviderName = Annotated[Provider, typer.Option("--provider", help="What runs the models.")]
 Reports = Annotated[
-    list[Path] | None, typer.Option("--report", help="Also write the report: .json, .md or .txt; may be repeated.")
+    list[Path] | None,
+    typer.Option("--report", help="Also write the report: .json, .html, .md or .txt; may be repeated."),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads while timing; 0 is all cores.")]
 Batch = Annotated[int, typer.Option(min=1, help="Rows of an .npz, or images, per run.")]

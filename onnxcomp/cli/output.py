@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from onnxcomp.cli.configuration import used_file
+from onnxcomp.cli.configuration import command_line, used_file
 from onnxcomp.cli.options import Format
 from onnxcomp.cli.progress import Show, shown_progress
 from onnxcomp.cli.streams import show
 from onnxcomp.customops import custom_operators
 from onnxcomp.errors import GateFailed, OutputError
 from onnxcomp.files import check_output, replacing
-from onnxcomp.report import Document
+from onnxcomp.report import CheckReport, Document, junit_xml
 from onnxcomp.usercode import source_file
 
 __all__ = ["Delivery", "check_outputs", "deliver", "report_of_failure", "write_report"]
 
-_SUFFIXES = (".json", ".md", ".txt")
+_SUFFIXES = (".json", ".html", ".md", ".txt")
+_JUNIT = ".xml"
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # a file that the CI shows as the page of a step
 
 
@@ -101,17 +102,19 @@ def check_outputs(
     inputs: tuple[Path, ...],
     overwrite: bool,
     others: Sequence[Path] = (),
+    junit: bool = False,
 ) -> None:
-    """Refuse output paths that can't be used.
+    """Refuse output paths that can't be used; `junit`: a report may be JUnit XML.
 
     Raises:
         OutputError: One can't be written, exists already, is an input, or two are the same.
     """
+    suffixes = (_JUNIT, *_SUFFIXES) if junit else _SUFFIXES
     for path in reports:
-        if path.suffix not in _SUFFIXES:
+        if path.suffix not in suffixes:
             raise OutputError(
                 f"a report can't be written as {path.name}",
-                hint=f"end it in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}",
+                hint=f"end it in {', '.join(suffixes[:-1])} or {suffixes[-1]}",
             )
     paths = [*([result] if result else []), *others, *reports]
     if len({os.path.realpath(path) for path in paths}) < len(paths):  # Path.resolve raises where links form a ring
@@ -163,6 +166,10 @@ def write_report(report: Document, path: Path) -> None:
             text = report.to_json()
         case ".md":
             text = report.markdown()
+        case ".html":
+            text = report.html(command=command_line.get())
+        case ".xml" if isinstance(report, CheckReport):
+            text = junit_xml(report)
         case _:
             text = report.render(verbose=True)
     with replacing(path) as temporary:

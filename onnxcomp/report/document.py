@@ -64,6 +64,12 @@ class Document(ABC):
         fence = "```"
         return f"### onnxcomp {self.kind}\n\n{fence}\n{self.render()}{fence}\n"
 
+    def html(self, *, command: str | None = None) -> str:
+        """Return one page of HTML that needs nothing else; `command`: the command line that made this."""
+        from onnxcomp.report.html import render_html
+
+        return render_html(self.to_dict(), command=command)
+
     def content(self) -> dict[str, Any]:
         """Return what the JSON holds beside kind and schema version: the fields."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]

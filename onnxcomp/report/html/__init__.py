@@ -1,0 +1,25 @@
+"""Reports as one page of HTML: style, script and drawings are inside, nothing is asked of any server.
+
+A page is made of what the JSON report holds, so that a saved report gives the same page.
+"""
+
+from onnxcomp.report.html.common import Found
+from onnxcomp.report.html.optimize import optimize_page
+from onnxcomp.report.html.plain import plain_page
+
+__all__ = ["render_html"]
+
+_PAGES = {"optimize": optimize_page}
+
+
+def render_html(found: Found, *, command: str | None = None) -> str:
+    """Return the page of a report.
+
+    Args:
+        found: The report, as its JSON has it.
+        command: The command line that made it; None: not known.
+
+    Raises:
+        KeyError: It lacks something.
+    """
+    return _PAGES.get(found["kind"], plain_page)(found, command)
