@@ -58,6 +58,7 @@ def bench(
     provider: Provider = "cpu",
     seconds: float = 30.0,
     half_width: float = 0.02,
+    confidence: float = 0.95,
     profile: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -75,7 +76,8 @@ def bench(
         images: How the images of a folder become values of the models' input.
         provider: What runs the models: ``cpu``, ``cuda`` or ``tensorrt``.
         seconds: For the timing; it ends earlier when all intervals are narrow enough.
-        half_width: How narrow the 95 % intervals of the ratios are to be, as a share of the ratio.
+        half_width: How narrow the intervals of the ratios are to be, as a share of the ratio.
+        confidence: Of the intervals, in (0, 1).
         profile: Also measure the time by type of operator.
         seed: Of the order of the runs and of made-up inputs.
         progress: Called with the stage and the share done.
@@ -93,7 +95,7 @@ def bench(
         raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
     check_threads(threads)
     check_batch(batch)
-    check_timing(provider, seconds=seconds, half_width=half_width)
+    check_timing(provider, seconds=seconds, half_width=half_width, confidence=confidence)
     check_provider(provider)
     tell = progress or (lambda _stage, _share: None)
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
@@ -109,6 +111,7 @@ def bench(
             provider=provider,
             seconds=seconds,
             half_width=half_width,
+            confidence=confidence,
             seed=seed,
             progress=tell,
         )
@@ -137,7 +140,7 @@ def bench(
         for i, entry in enumerate(entries)
     )
     return BenchReport(
-        settings=BenchSettings(description, threads, batch, provider, seconds, half_width, seed),
+        settings=BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence),
         shapes={name: tuple(np.shape(value)) for name, value in feed.items()},
         rows=rows,
         models=found,
@@ -151,7 +154,7 @@ def bench(
     )
 
 
-def check_timing(provider: str, *, seconds: float, half_width: float) -> None:
+def check_timing(provider: str, *, seconds: float, half_width: float, confidence: float) -> None:
     """Refuse settings of a timing that make no sense.
 
     Raises:
@@ -162,6 +165,10 @@ def check_timing(provider: str, *, seconds: float, half_width: float) -> None:
     for name, value in (("seconds", seconds), ("half-width", half_width)):
         if not 0 < value < float("inf"):
             raise UsageError(f"{name} must be a positive number, got {value}", hint=f"leave out --{name}, or raise it")
+    if not 0 < confidence < 1:
+        raise UsageError(
+            f"confidence must be in (0, 1), got {confidence}", hint="leave out --confidence: it is 0.95 then"
+        )
 
 
 def rows_of(feed: Feed, batch: int, notes: list[str]) -> int:
@@ -226,6 +233,7 @@ def _time(
     provider: Provider,
     seconds: float,
     half_width: float,
+    confidence: float,
     seed: int,
     progress: Progress,
 ) -> Comparison:
@@ -240,6 +248,7 @@ def _time(
         contenders,
         baseline=next(iter(contenders)),
         half_width=half_width,
+        confidence=confidence,
         max_seconds=seconds,
         seed=seed,
         progress=partial(progress, "measure"),

@@ -45,6 +45,7 @@ def bundle(
     provider: Provider = "cpu",
     seconds: float = _SECONDS,
     half_width: float = 0.02,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> BundleReport:
     """Write a folder of models, one input, and a script that times them on a machine without onnxcomp.
@@ -58,7 +59,8 @@ def bundle(
         images: How the images of a folder become values of the models' input.
         provider: What is to run the models there: ``cpu``, ``cuda`` or ``tensorrt``.
         seconds: For the timing; it ends earlier when all intervals are narrow enough.
-        half_width: How narrow the 95 % intervals of the ratios are to be, as a share of the ratio.
+        half_width: How narrow the intervals of the ratios are to be, as a share of the ratio.
+        confidence: Of the intervals, in (0, 1).
         seed: Of the order of the runs and of made-up inputs.
 
     Raises:
@@ -72,13 +74,13 @@ def bundle(
     if threads < 0:
         raise UsageError(f"threads must not be negative, got {threads}")
     check_batch(batch)
-    check_timing(provider, seconds=seconds, half_width=half_width)
+    check_timing(provider, seconds=seconds, half_width=half_width, confidence=confidence)
     place = Path(folder)
     check_folder(place, overwrite=True)
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as temporary:
         entries = [enter(model, number, Path(temporary)) for number, model in enumerate(models, 1)]
         feed, description = timed_feed(entries, data, batch=batch, images=images, seed=seed)
-        settings = BenchSettings(description, threads, batch, provider, seconds, half_width, seed)
+        settings = BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence)
         notes = [] if data is not None else [MADE_UP]
         rows = rows_of(feed, batch, notes)
         written = write_bundle(

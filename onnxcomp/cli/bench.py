@@ -39,6 +39,7 @@ def command(
     half_width: Annotated[
         float, typer.Option(help="How narrow the intervals are to be: 0.02 is plus or minus 2 % of a ratio.")
     ] = 0.02,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     custom_ops: options.CustomOps = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also show the time by type of operator.")] = False,
     bundle: Annotated[
@@ -54,7 +55,7 @@ def command(
     """Time models side by side: latency, throughput, load time, peak memory, and ratios to the first one.
 
     The models take turns in one run, after a warm-up until they get no faster. Ratios are paired by turn and come with
-    a 95 % interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
+    an interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
     and runs it. With cuda and tensorrt, times include the copies of inputs and outputs between host and device. On a
     machine without onnxcomp, the script of a --bundle takes the times.
     """
@@ -89,6 +90,7 @@ def command(
                 provider=provider.value,
                 seconds=seconds,
                 half_width=half_width,
+                confidence=confidence,
                 seed=seed,
             )
         delivery.deliver(written)
@@ -103,6 +105,7 @@ def command(
             provider=provider.value,
             seconds=seconds,
             half_width=half_width,
+            confidence=confidence,
             profile=profile,
             seed=seed,
             progress=progress,

@@ -113,6 +113,7 @@ def _measure(folder: Path, plan: _Document, feed: Mapping[str, np.ndarray], aske
         runs,
         baseline=next(iter(runs)),
         half_width=settings["half_width"],
+        confidence=settings["confidence"],
         max_seconds=settings["seconds"],
         seed=settings["seed"],
         progress=_progress,
@@ -245,7 +246,7 @@ def _progress(share: float) -> None:
 def _show(found: _Document) -> None:
     """Print a table."""
     width = max(len(model["model"]) for model in found["models"])
-    print(f"{'model':{width}}  median ms  time / first  95 % interval")
+    print(f"{'model':{width}}  median ms  time / first  {100 * found['settings']['confidence']:g} % interval")
     for model in found["models"]:
         line = f"{model['model']:{width}}  {1e3 * model['latency']['median']:9.3f}"
         if (ratio := model["ratio"]) is not None:

@@ -1,6 +1,6 @@
 """What commands return: values with everything that was measured, and their renderings."""
 
-from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark
+from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark, claim
 from onnxcomp.report.bundle import BundleReport
 from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
@@ -49,6 +49,7 @@ __all__ = [
     "UnpackReport",
     "Written",
     "annotations",
+    "claim",
     "junit_xml",
     "machine",
     "make_report",

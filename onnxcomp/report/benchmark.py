@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from onnxcomp.measure import Memory, Ratio, Timing
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, seconds_text, table
 from onnxcomp.runtime import OperatorTime, Provider
 
-__all__ = ["BenchReport", "BenchSettings", "ModelBenchmark"]
+__all__ = ["BenchReport", "BenchSettings", "ModelBenchmark", "claim"]
 
 _TOP = 10  # types of operators that the text shows
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -28,6 +28,7 @@ class BenchSettings:
         seconds: For the timing.
         half_width: How narrow the intervals were to be, as a share of the ratio.
         seed: Of the order of the runs and of made-up inputs.
+        confidence: Of the intervals.
     """
 
     data: str
@@ -37,6 +38,7 @@ class BenchSettings:
     seconds: float
     half_width: float
     seed: int
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class ModelBenchmark:
         throughput: Rows per second: `rows` over the median latency.
         load_seconds: Median time to create a session, the file being in the system's cache.
         memory: In a process of its own; None: not known.
-        ratio: Time per run over the first model's, paired, with its 95 % interval; None: it is the first.
+        ratio: Time per run over the first model's, paired, with its interval; None: it is the first.
         operators: Time by type of operator, the slowest first, from a run with onnxruntime's profiler, which slows it
             down; empty where that was not asked for.
         fingerprint: Of graph and weights: models that share it are equal.
@@ -120,7 +122,18 @@ class BenchReport(Document):
         yield f" machine {self.machine.get('processor', '?')}, {self.machine.get('system', '?')}, onnxruntime {runtime}"
 
     def _rows(self) -> Iterable[list[str]]:
-        yield ["model", "size", "median", "p90", "p99", "rows/s", "load", "memory", "time / first", "95 % interval"]
+        yield [
+            "model",
+            "size",
+            "median",
+            "p90",
+            "p99",
+            "rows/s",
+            "load",
+            "memory",
+            "time / first",
+            f"{100 * self.settings.confidence:g} % interval",
+        ]
         for found in self.models:
             times = (found.latency.median, found.latency.p90, found.latency.p99)
             ratio = found.ratio
@@ -147,11 +160,18 @@ class BenchReport(Document):
             )
 
 
-def _speed(ratio: Ratio, least: float) -> str:
-    """Say what is proven; less than `least` counts as nothing: two sessions of one file may differ by a percent."""
+def claim(ratio: Ratio, least: float) -> Literal["faster", "slower"] | None:
+    """Return what is proven; less than `least` counts as nothing: two sessions of one file may differ by a percent."""
     if ratio.high < 1 - least:
+        return "faster"
+    return "slower" if ratio.low > 1 + least else None
+
+
+def _speed(ratio: Ratio, least: float) -> str:
+    claimed = claim(ratio, least)
+    if claimed == "faster":
         return f"{1 / ratio.ratio:.2f}x faster than the first [{1 / ratio.high:.2f}, {1 / ratio.low:.2f}]"
-    if ratio.low > 1 + least:
+    if claimed == "slower":
         return f"{ratio.ratio:.2f}x slower than the first [{ratio.low:.2f}, {ratio.high:.2f}]"
     return f"not proven more than {100 * least:g} % faster or slower than the first"
 
