@@ -58,8 +58,8 @@ def test_a_short_run_under_load(run_tool: Callable[..., Any], sample_models: Pat
     model = sample_models / "resnet8" / "model.onnx"
     # a copy that takes twice the time is found on any machine
     done = run_tool(
-        "bench_repeatability", model, "--runs", 1, "--seconds", 0.3, "--rounds", 2, "--load", 1, "--slowdown", 2, "--json", files[0],
-        "--markdown", files[1],
+        "bench_repeatability", model, "--runs", 1, "--seconds", 0.3, "--rounds", 2, "--load", 1, "--slowdown", 2,
+        "--json", files[0], "--markdown", files[1],
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     document = json.loads(files[0].read_text(encoding="utf-8"))
