@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxcomp.api.bits import Choice, path, smallest_good
 from onnxcomp.api.common import Data
 from onnxcomp.api.making import MadeResult, Measured, assign, cleaned, judge_of, measured, missed
+from onnxcomp.api.thinning import AUTO, Thinner, sparsity_of
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
 from onnxcomp.facts import all_nodes
@@ -52,6 +53,7 @@ def share(
     calibration: Data | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
+    prune: str | float | None = None,
     exclude: Sequence[str] = (),
     gates: Gates | None = None,
     batch: int = 1,
@@ -72,6 +74,8 @@ def share(
         calibration: Samples that tell how much each input of a layer counts; None: all count the same.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
+        prune: Share of the weights that become zero first, over all layers together; ``auto``: as many as half of what
+            the gates allow, bits take the rest. For files that are packed: zeros cost them little.
         exclude: Names of nodes whose weights stay as they are.
         gates: Bounds that the result must keep; None: it is returned as it is.
         batch: Rows per run of an ``.npz`` of rows; images per run.
@@ -86,7 +90,7 @@ def share(
     """
     show = progress or _silent
     gates = gates or Gates()
-    number = _number(bits)
+    number, share_of_zeros = _number(bits), sparsity_of(prune)
     if isinstance(exclude, str):
         raise UsageError("exclude is a list of names, not one text", hint="pass ['name']")
     if gates.max_latency_ratio is not None:
@@ -114,7 +118,7 @@ def share(
         seed=seed,
     )
     samples, task = work.samples, work.task
-    if number is None and gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
+    if (number is None or prune == AUTO) and gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
         if task.metric is None:
             gates = replace(gates, min_sqnr=_DEFAULT_SQNR)
         else:
@@ -129,7 +133,13 @@ def share(
     Recipe((Step(_PASS, settings),)).check_excluded([name for unit in units for name in unit.nodes])
     units = [unit for unit in units if not set(unit.nodes) & set(exclude)]
     judge = judge_of(work)
-    maker = _Maker(work.model, base, ctx, verifier, judge, settings)
+    thinner = Thinner(ctx, verifier, judge, exclude)
+    thinned: list[PassReport] = []
+    if prune == AUTO:
+        base, thinned = thinner.most(base, quality_gates, show)
+    elif share_of_zeros:
+        base, thinned = thinner.pruned(base, share_of_zeros)
+    maker = _Maker(base, ctx, verifier, judge, settings)
     made = maker.make({}) if number is not None else _chosen(maker, units, task, quality_gates, show)
     if made.found.size >= work.size:
         raise PassError(
@@ -137,9 +147,10 @@ def share(
             hint="the weights are too few or too small to share values",
         )
     report = ShareReport(
-        **work.facts(judge, made.found, [made.done], clean_up),
+        **work.facts(judge, made.found, [*thinned, made.done], clean_up),
         settings=made.settings,
         bits=made.settings.get("bits_of", {}),
+        pruned=tuple(thinner.tried),
         tried=tuple(maker.tried),
         calibration=None if samples is None else samples.description,
     )
@@ -160,16 +171,10 @@ class _Made:
 class _Maker:
     """Makes models with shared weights, and judges them."""
 
-    def __init__(  # noqa: PLR0917
-        self,
-        original: "ir.Model",
-        base: "ir.Model",
-        ctx: PassContext,
-        verifier: Verifier,
-        judge: Judge,
-        settings: Mapping[str, Any],
+    def __init__(
+        self, base: "ir.Model", ctx: PassContext, verifier: Verifier, judge: Judge, settings: Mapping[str, Any]
     ) -> None:
-        self.original, self.base, self.ctx = original, base, ctx
+        self.base, self.ctx = base, ctx
         self.settings = dict(settings)
         self.tried: list[TriedBits] = []
         self._verifier, self._judge = verifier, judge
@@ -218,7 +223,7 @@ def _noise(maker: _Maker, units: Sequence[Unit], task: Task, bits: float) -> dic
     step = Step(_PASS, maker.settings | {"bits": int(bits) if bits == int(bits) else bits})
     simulation = step.make().simulate(maker.base, maker.ctx)
     assert simulation is not None
-    verifier = Verifier(maker.original, task.samples.spread(_NOISE_RUNS))
+    verifier = Verifier(maker.base, task.samples.spread(_NOISE_RUNS))
     session = open_session(simulation.model, threads=0)
     found = {}
     for unit in units:

@@ -18,6 +18,8 @@ onnxcomp share model.onnx --bits auto --calibration calib.npz --eval eval.npz --
 
 onnxcomp share model.onnx --method entropy --eval eval.npz -o shared.onnx && onnxcomp pack shared.onnx
 
+onnxcomp share model.onnx --method entropy --prune auto --calibration calib.npz --eval eval.npz --max-drop 0.01
+
 onnxcomp share model.onnx --bits 3 --granularity group --group-channels 32 --exclude Conv_0
 """
 
@@ -42,6 +44,10 @@ def command(
     group_channels: Annotated[int | None, typer.Option(help="Output channels of a group.  [default: 64]")] = None,
     init: Annotated[
         str | None, typer.Option(help="Of k-means: exact, linear, density or random.  [default: exact]")
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(help="Share of the weights to set to zero first; auto: what half of the gates allows. To pack."),
     ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="Samples that tell how much each input of a layer counts; forms as for --eval.")
@@ -78,6 +84,7 @@ def command(
             granularity=granularity,
             group_channels=group_channels,
             init=init,
+            prune=prune,
             calibration=calibration,
             eval=evaluation,
             metric=metric,

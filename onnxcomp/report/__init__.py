@@ -15,7 +15,7 @@ from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.reading import read_document
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
-from onnxcomp.report.sharing import ShareReport, TriedBits
+from onnxcomp.report.sharing import ShareReport, TriedBits, TriedSparsity
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Settings",
     "ShareReport",
     "TriedBits",
+    "TriedSparsity",
     "UnpackReport",
     "Written",
     "annotations",

@@ -8,7 +8,7 @@ from onnxcomp.report.figures import bytes_text
 from onnxcomp.report.made import MadeReport
 from onnxcomp.search import Quality
 
-__all__ = ["ShareReport", "TriedBits"]
+__all__ = ["ShareReport", "TriedBits", "TriedSparsity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,21 @@ class TriedBits:
     objection: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class TriedSparsity:
+    """One share of zeros that was judged, before values are shared.
+
+    Attributes:
+        sparsity: Share of the weights that are zero.
+        quality: On the evaluation samples.
+        objection: What it misses of half of what the bounds allow; None: nothing.
+    """
+
+    sparsity: float
+    quality: Quality
+    objection: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareReport(MadeReport):
     """Everything that one `share` did and measured; see `MadeReport`.
@@ -38,12 +53,14 @@ class ShareReport(MadeReport):
     Attributes:
         bits: Of the weights of each node, where they were chosen one by one.
         tried: The allocations that were judged, where they were.
+        pruned: The shares of zeros that were judged, where they were chosen.
     """
 
     kind: ClassVar[str] = "share"
 
     bits: Mapping[str, float]
     tried: tuple[TriedBits, ...]
+    pruned: tuple[TriedSparsity, ...] = ()
 
     @property
     def done(self) -> tuple[str, str]:
@@ -60,6 +77,8 @@ class ShareReport(MadeReport):
 
     def details(self, *, verbose: bool) -> Iterable[str]:
         """See `MadeReport.details`."""
+        for zeros in self.pruned:
+            yield f" pruned  {zeros.sparsity:.0%} zeros: {zeros.objection or 'inside half of the bounds'}"
         for one in self.tried:
             verdict = one.objection or "inside the bounds"
             yield f" tried   {one.mean:.2f} bits per weight, {bytes_text(one.size)}: {verdict}"

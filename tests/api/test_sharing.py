@@ -74,6 +74,41 @@ def test_entropy_is_for_packing(lenet: Path, data: dict[str, Path], tmp_path: Pa
     assert np.isfinite(answers[0]).all()
 
 
+def test_zeros_first(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    """A packed file is smaller with zeros; half of the bound is for them."""
+    settings: dict[str, Any] = {
+        "calibration": data["calibration"],
+        "eval": data["eval"],
+        "gates": Gates(min_sqnr=10),
+        "method": "entropy",
+        "bits": 3,
+    }
+    sizes = []
+    for prune in (None, "auto"):
+        path = tmp_path / f"{prune}.onnx"
+        result = onnxcomp.share(lenet, prune=prune, **settings)
+        result.save(path)
+        sizes.append(onnxcomp.pack(path, path.with_suffix(".onnxz")).size)
+    report = result.report
+    assert report.quality.sqnr >= 10
+    assert sizes[1] < sizes[0]
+    assert all((one.objection is None) == (one.quality.sqnr >= 13) for one in report.pruned)
+    chosen = max(one.sparsity for one in report.pruned if one.objection is None)
+    assert [done.name for done in report.passes] == ["prune-weights", "share-weights"]
+    assert report.passes[0].counters["zeros"] == round(chosen * 266_200)
+    assert [step.name for step in onnxcomp.Recipe.from_toml(report.recipe).steps][-2:] == [
+        "prune-weights",
+        "share-weights",
+    ]
+    assert f"{chosen:.0%} zeros: inside half" in report.render()
+
+
+def test_a_share_of_zeros(lenet: Path) -> None:
+    report = onnxcomp.share(lenet, prune=0.25, bits=4).report
+    assert report.passes[0].counters["zeros"] == round(0.25 * 266_200)
+    assert not report.pruned
+
+
 def test_without_data(lenet: Path) -> None:
     report = onnxcomp.share(lenet).report
     assert report.gates.min_sqnr == 20
@@ -136,6 +171,8 @@ def test_nothing_larger_is_delivered(lenet: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
+        ({"prune": 1}, UsageError, "prune must be"),
+        ({"prune": "many"}, UsageError, "prune must be"),
         ({"bits": "many"}, UsageError, "number from 1 to 8, or auto"),
         ({"bits": 0}, RecipeError, "from 1 to 8"),
         ({"bits": 2.5}, RecipeError, "whole number"),
