@@ -75,10 +75,17 @@ class Sums:
         self.yy += np.square(y).sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
-    def __iadd__(self, other: "Sums") -> "Sums":
-        for name in ("xx", "rx", "x", "r", "rr", "yy", "count"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
+    def __add__(self, other: "Sums") -> "Sums":
+        total = Sums(self.xx + other.xx, self.rx + other.rx)
+        for name in ("x", "r", "rr", "yy", "count"):
+            setattr(total, name, getattr(self, name) + getattr(other, name))
+        return total
+
+    def against(self, rx: Floats, r: Floats) -> "Sums":
+        """Return sums over the same vectors and other residuals; those of squares are not known."""
+        other = Sums(self.xx, rx)
+        other.x, other.r, other.count = self.x, r, self.count
+        return other
 
     def moments(self, *, centred: bool) -> tuple[Floats, Floats]:
         """Return E[x x^T] and E[r x^T], or the covariances."""

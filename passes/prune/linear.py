@@ -23,7 +23,7 @@ from onnxcomp.passes.cleanup._graph import (
 )
 from onnxcomp.statistics import Columns, Window, columns_of
 
-__all__ = ["OPS", "Layer", "layer_of"]
+__all__ = ["OPS", "Layer", "alone", "layer_of"]
 
 OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -42,6 +42,7 @@ class Layer:
         result: The tensor y.
         axis: Of y's channels.
         skip: The tensor that an Add adds to y, and nothing else reads y; None: there is none.
+        bounds: What the activation behind that, which alone reads it, cuts off: values below and above.
     """
 
     node: ir.Node
@@ -53,6 +54,7 @@ class Layer:
     result: ir.Value
     axis: int
     skip: ir.Value | None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def name(self) -> str:
@@ -156,7 +158,15 @@ def layer_of(node: ir.Node) -> Layer | str | None:
     axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
     layer = Layer(node, columns, weight.shape, spread, None, 2, node.outputs[0], axis, None)
     found = _with_bias(layer)
-    return found if isinstance(found, str) else replace(found, skip=_skip(found.result))
+    if isinstance(found, str):
+        return found
+    skip = _skip(found.result)
+    return replace(found, skip=skip, bounds=_bounds(found.result if skip is None else _sum(found.result)))
+
+
+def alone(layer: Layer) -> Layer:
+    """Return a layer that makes up for nothing but what it lost itself."""
+    return replace(layer, skip=None, bounds=(-math.inf, math.inf))
 
 
 def _with_bias(layer: Layer) -> Layer | str:
@@ -194,6 +204,30 @@ def _skip(value: ir.Value) -> ir.Value | None:
         return None
     other = reader.inputs[1 if reader.inputs[0] is value else 0]
     return None if other is None or other is value or other.is_initializer() or other.producer() is None else other
+
+
+def _sum(value: ir.Value) -> ir.Value:
+    """Return the result of the node that alone reads a value."""
+    reader = sole_consumer(value)
+    assert reader is not None
+    return reader.outputs[0]
+
+
+def _bounds(value: ir.Value) -> tuple[float, float]:
+    """Return between which bounds the one reader of a value, a Relu or a Clip, leaves it as it is."""
+    reader = sole_consumer(value)
+    if is_op(reader, "Relu"):
+        return 0.0, math.inf
+    if reader is None or not is_op(reader, "Clip"):
+        return -math.inf, math.inf
+    ends = [-math.inf, math.inf]
+    for place, name in enumerate(("min", "max")):
+        given = reader.inputs[place + 1] if place + 1 < len(reader.inputs) else None
+        array = constant(given)
+        if given is not None and (array is None or array.size != 1):
+            return -math.inf, math.inf
+        ends[place] = float_attribute(reader, name, ends[place]) if array is None else float(array.reshape(()))
+    return ends[0], ends[1]
 
 
 def _transposed(node: ir.Node, shape: tuple[int, ...]) -> tuple[Columns, tuple[tuple[int, int, int], ...]] | None:

@@ -1,7 +1,6 @@
 """Which layers of a pruned model differ from the original, and in which order they can be fitted."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -9,7 +8,7 @@ import onnx_ir as ir
 from onnxcomp.passes.cleanup._graph import constant
 from onnxcomp.statistics import reads
 
-from .linear import Layer
+from .linear import Layer, alone
 
 __all__ = ["differing", "in_stages", "one_way"]
 
@@ -60,7 +59,7 @@ def one_way(layers: Sequence[Layer]) -> list[Layer]:
                 layers.index(layer),
             )
         ):
-            found.append(replace(layer, skip=None))
+            found.append(alone(layer))
         else:
             found.append(layer)
     return found

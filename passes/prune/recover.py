@@ -21,7 +21,7 @@ the student's input), 3.2 (residual branches); Nagel et al. 2019, section 4.2 (m
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -35,9 +35,9 @@ from onnxcomp.passes.cleanup._graph import Names
 from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 from onnxcomp.statistics import MOST_BYTES, POSITIONS, Relay, inner_values
 
-from .linear import Layer, layer_of
+from .linear import Layer, alone, layer_of
 from .order import differing, in_stages, one_way
-from .refit import Fit
+from .refit import SWEEPS, Fit
 
 __all__ = ["Recover", "RecoverConfig"]
 
@@ -103,24 +103,29 @@ class Recover(Pass[RecoverConfig]):
             Relay(model, feeds, set().union(*mine), threads=ctx.threads) as second,
         ):
             each = -(-self.config.positions // max(first.length, 1))
+            total = len(plan) * (1 + SWEEPS) * first.length
             for number, part in enumerate(plan):
-                fits = [Fit.of(layer, ctx.origin) for layer in part]
-                runs = zip(first.ahead(theirs[number]), second.ahead(mine[number]), strict=True)
-                for index, (wanted, found) in enumerate(runs):
-                    for place, fit in enumerate(fits):
-                        fit.add(wanted, found, most=each, rng=np.random.default_rng((ctx.seed, index, place)))
-                    if ctx.progress:
-                        ctx.progress(number * first.length + index + 1, len(plan) * first.length)
+                todo = fits = [Fit.of(layer, ctx.origin) for layer in part]
+                for sweep in range(1 + SWEEPS):
+                    runs = zip(first.ahead(theirs[number]), second.ahead(mine[number]), strict=True)
+                    for index, (wanted, found) in enumerate(runs):
+                        for fit in todo:
+                            fit.add(wanted, found, most=each, rng=np.random.default_rng((ctx.seed, index)))
+                        if ctx.progress:
+                            ctx.progress(((1 + SWEEPS) * number + sweep) * first.length + index + 1, total)
+                    todo = [fit for fit in todo if fit.solve(self.config.method, self.config.damping)]
+                    if not todo:
+                        break
                 first.finished(theirs[number] - set().union(*theirs[number + 1 :]))
                 second.finished(mine[number] - set().union(*mine[number + 1 :]))
                 for fit in fits:
-                    if fit.exact:
-                        continue
-                    if (change := fit.best(self.config.method, self.config.damping)) is not None:
-                        fit.apply(change, names)
+                    if fit.change is not None:
+                        fit.apply(names)
                         fitted += 1
-                    else:
+                    elif not fit.exact:
                         ctx.skip(fit.layer.node, "no change makes it better on samples that were held out")
+        if ctx.progress:
+            ctx.progress(total, total)
         return fitted
 
     def _layers(self, model: ir.Model, teacher: ir.Model, ctx: PassContext) -> list[Layer]:
@@ -140,7 +145,8 @@ class Recover(Pass[RecoverConfig]):
             elif 16 * found.columns.groups * found.columns.length**2 > MOST_BYTES:
                 ctx.skip(node, f"its Gram matrices would take more than {MOST_BYTES >> 20} MB")
             else:
-                layers.append(found if found.skip and str(found.skip.name) in known else replace(found, skip=None))
+                lost = found.skip is not None and str(found.skip.name) not in known
+                layers.append(alone(found) if lost else found)
         return one_way(layers)
 
 

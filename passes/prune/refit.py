@@ -1,7 +1,8 @@
 """Fitting one layer: sums of samples to fit on and of samples to judge by, and the change that is best on these."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,14 +15,18 @@ from onnxcomp.statistics import draw
 from .fit import Change, Sums, affine, least_squares, mean_shift
 from .linear import Layer
 
-__all__ = ["Fit"]
+__all__ = ["SWEEPS", "Fit", "Method"]
+
+Method = Literal["least-squares", "bias", "affine"]
+SWEEPS = 6  # more over the samples at most, for layers with an activation that cuts off
 
 _DAMPINGS = (1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 10.0)
 _HELD_OUT = 4  # every so many runs one judges
+_WORTH = 0.995  # of the loss, which another sweep must come below
 _SAME = 1e-10  # of the power of the output: such an error is rounding
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Fit:
     """A layer that is being fitted.
 
@@ -32,6 +37,10 @@ class Fit:
         kept: What is left of the original's result, and of what is added to it: indices by axis.
         sums: Over the runs to fit on.
         judge: Over the runs that are held out.
+        runs: How many were added in this sweep.
+        damping: That was best.
+        change: What is best so far; None: nothing is better than the layer as it is.
+        sweep: What is summed up where an activation cuts off what the layer gives.
     """
 
     layer: Layer
@@ -40,7 +49,10 @@ class Fit:
     kept: tuple[Mapping[int, np.ndarray], Mapping[int, np.ndarray]]
     sums: Sums
     judge: Sums
-    runs: int = field(default=0)
+    runs: int = 0
+    damping: float = 0.0
+    change: Change | None = None
+    sweep: "_Sweep | None" = None
 
     @classmethod
     def of(cls, layer: Layer, origin: Origin) -> "Fit":
@@ -66,39 +78,94 @@ class Fit:
         Raises:
             ModelError: A value is no number.
         """
-        layer = self.layer
-        source = layer.prepared(found[layer.source])
-        places = draw(layer.columns.count(source), most, rng)
-        x = layer.columns.at(source, places)
-        target = layer.outputs(_left(wanted[str(layer.result.name)], self.kept[0]), places)
-        if layer.skip is not None:
-            name, shape = str(layer.skip.name), _left(wanted[str(layer.result.name)], self.kept[0]).shape
-            lost = _left(wanted[name], self.kept[1]) - found[name]
-            target = target + layer.outputs(np.broadcast_to(lost, shape), places)
-        now = np.matmul(x, self.weight.transpose(0, 2, 1).astype(np.float32))
-        if self.bias is not None:
-            now += self.bias[:, None, :].astype(np.float32)
+        x, target, around = self._vectors(wanted, found, most=most, rng=rng)
         self.runs += 1
+        if self.sweep is not None:
+            self._sweep(self.sweep, x, target, around)
+            return
         sums = self.judge if self.runs % _HELD_OUT == 0 else self.sums
         try:
-            sums.add(x, target - now, target)
+            sums.add(x, target - around - self._given(x, None), target)
         except ValueError as err:
-            raise ModelError(f"what {layer.name} reads or gives is {err}") from err
+            raise ModelError(f"what {self.layer.name} reads or gives is {err}") from err
+
+    def _vectors(
+        self, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, most: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return some positions of a run: what the layer reads, what its sum with a skip should be, and that skip."""
+        layer, name = self.layer, str(self.layer.result.name)
+        source = layer.prepared(found[layer.source])
+        places = draw(layer.columns.count(source), most, rng)
+        whole = _left(wanted[name], self.kept[0])
+        target = layer.outputs(whole, places)
+        if layer.skip is None:
+            return layer.columns.at(source, places), target, np.zeros((), np.float32)
+        theirs, mine = _left(wanted[str(layer.skip.name)], self.kept[1]), found[str(layer.skip.name)]
+        added, around = (layer.outputs(np.broadcast_to(skip, whole.shape), places) for skip in (theirs, mine))
+        return layer.columns.at(source, places), target + added, around
+
+    def _given(self, x: np.ndarray, change: Change | None) -> np.ndarray:
+        """Return what the layer gives, as it is or changed, [groups, positions, outputs / groups]."""
+        weight = self.weight if change is None else self.weight + change.weight
+        result: np.ndarray = np.matmul(x, weight.transpose(0, 2, 1).astype(np.float32))
+        if self.bias is not None:
+            bias = self.bias if change is None else self.bias + change.bias
+            result += bias[:, None, :].astype(np.float32)
+        return result
 
     @property
     def exact(self) -> bool:
         """Whether the layer gives what it should as it is."""
         return bool((self.sums.rr + self.judge.rr).sum() <= _SAME * (self.sums.yy + self.judge.yy).sum())
 
-    def best(self, method: Literal["least-squares", "bias", "affine"], damping: float) -> Change | None:
-        """Return the change that is best on the runs that were held out; None: all make it worse."""
+    def solve(self, method: Method, damping: float) -> bool:
+        """Choose the change that is best on the runs that were held out; say whether another sweep is worth while.
+
+        There is none where all make it worse. In a sweep the same runs are added again.
+        """
+        self.runs = 0
+        if self.sweep is not None:
+            return self._again(self.sweep)
+        if self.exact:
+            return False
         options = list(self._options(method, damping))
         judge = self.judge if self.judge.count else self.sums
         errors = [judge.error(self._change(self.sums, *option)) for option in options]
+        best = options[int(np.argmin(errors))]
         if not min(errors) < judge.error():
-            return None
-        self.sums += self.judge
-        return self._change(self.sums, *options[int(np.argmin(errors))])
+            return False
+        self.change = self._change(self.sums + self.judge, *best)
+        if best[0] != "least-squares" or self.layer.bounds == (-math.inf, math.inf) or not self.judge.count:
+            return False
+        self.damping = best[1]
+        self.sweep = _Sweep(self._change(self.sums, *best), self.change, self.weight.shape)
+        return True
+
+    def _again(self, sweep: "_Sweep") -> bool:
+        """Keep the change that the last sweep has judged, if it was better, and solve for the targets it left."""
+        if not sweep.loss < sweep.best * _WORTH:
+            return False
+        self.change = sweep.final
+        trial, final = (
+            least_squares(sums.against(sweep.rx[place], sweep.r[place]), self.damping, bias=self.bias is not None)
+            for place, sums in enumerate((self.sums, self.sums + self.judge))
+        )
+        self.sweep = _Sweep(trial, final, self.weight.shape, best=sweep.loss)
+        return True
+
+    def _sweep(self, sweep: "_Sweep", x: np.ndarray, target: np.ndarray, around: np.ndarray) -> None:
+        """Add positions of one run, with the targets that the activation leaves."""
+        held_out = self.runs % _HELD_OUT == 0
+        now = around + self._given(x, None)
+        for place, change in enumerate((sweep.trial, sweep.final)):
+            found = around + self._given(x, change)
+            if place == 0 and held_out:
+                miss = np.clip(target, *self.layer.bounds) - np.clip(found, *self.layer.bounds)
+                sweep.loss += float(np.square(miss).sum(dtype=np.float64))
+                continue
+            r = _reachable(target, found, self.layer.bounds) - now
+            sweep.rx[place] += np.matmul(r.transpose(0, 2, 1), x)
+            sweep.r[place] += r.sum(axis=1, dtype=np.float64)
 
     def _options(self, method: str, damping: float) -> list[tuple[str, float]]:
         found = [("bias", 0.0)] if self.bias is not None else []
@@ -115,9 +182,37 @@ class Fit:
             return affine(sums, self.weight, bias=self.bias is not None)
         return least_squares(sums, damping, bias=self.bias is not None)
 
-    def apply(self, change: Change, names: Names) -> None:
+    def apply(self, names: Names) -> None:
         """Write the changed weights."""
+        change = self.change
+        assert change is not None
         self.layer.write(self.weight + change.weight, None if self.bias is None else self.bias + change.bias, names)
+
+
+class _Sweep:
+    """Sums of one more run over the samples, with targets that depend on what the layer gives.
+
+    Args:
+        trial: The change fitted without the runs that are held out.
+        final: The change fitted on all.
+        shape: Of the weight.
+        best: The least loss so far on the runs that are held out.
+    """
+
+    def __init__(self, trial: Change, final: Change, shape: tuple[int, ...], best: float = math.inf) -> None:
+        self.trial = trial
+        self.final = final
+        self.best = best
+        self.loss = 0.0
+        self.rx = [np.zeros(shape), np.zeros(shape)]
+        self.r = [np.zeros(shape[:2]), np.zeros(shape[:2])]
+
+
+def _reachable(target: np.ndarray, found: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """Return targets that cost nothing where both are cut off by an activation: there it is what was found."""
+    low, high = bounds
+    below = np.where(target <= low, np.minimum(found, low), target)
+    return np.where(target >= high, np.maximum(found, high), below)
 
 
 def _left(values: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
