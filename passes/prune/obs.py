@@ -25,7 +25,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from onnxcomp.thresholds import damped
 
-__all__ = ["DAMPING", "Curve", "Reading", "removal"]
+__all__ = ["DAMPING", "Curve", "Reading", "ranked", "removal"]
 
 DAMPING = 1e-3  # lambda, as a share of the mean of the diagonal of E[x x^T]
 _AT_ONCE = 16  # one in so many of the channels that are left goes before the whole inverse is brought up to date
@@ -98,6 +98,16 @@ def removal(readings: Sequence[Reading], channels: int, *, damping: float = DAMP
         if alive.any():
             systems = [system.without(np.array(order[-count:])) for system in systems]
     return Curve(np.array(order, np.int64), np.concatenate([[0.0], np.cumsum(np.maximum(costs, 0.0))]))
+
+
+def ranked(scores: np.ndarray) -> Curve:
+    """Return the order of channels by how much they matter, [channels]; of equal ones the last go first.
+
+    The error is the share of all that matters.
+    """
+    order = np.argsort(-scores, kind="stable")[::-1]
+    total = np.cumsum(np.maximum(scores[order], 0.0), dtype=np.float64)
+    return Curve(order, np.concatenate([[0.0], total / max(float(total[-1]), 1e-12)]))
 
 
 def _systems(reading: Reading, channels: int, damping: float) -> list["_System"]:

@@ -16,9 +16,10 @@ from onnxcomp.errors import PassError
 from onnxcomp.model import fingerprint
 from onnxcomp.passbase import PassContext
 
+from .criteria import ACTIVE, READ, activations
 from .groups import Channels, Group, discover, prepare
 from .importance import Criterion, importance
-from .obs import Curve, removal
+from .obs import Curve, ranked
 from .readings import readings
 from .trace import inputs_for
 
@@ -75,21 +76,26 @@ def curves_of(study: Study, ctx: PassContext, *, criterion: Criterion, seed: int
     """
     if criterion == "auto":
         criterion = "l2" if ctx.samples is None else "obs"
-    if criterion == "obs":
-        return _remembered(ctx, (*study.key, criterion), lambda: _measured(study, ctx))
-    rng = np.random.default_rng(seed)
-    return _remembered(ctx, (*study.key, criterion, str(seed)), lambda: _from_weights(study, criterion, rng))
+    key = (*study.key, criterion, str(seed))
+    if criterion in READ or criterion in ACTIVE:
+        return _remembered(ctx, key, lambda: _measured(study, ctx, criterion))
+    return _remembered(ctx, key, lambda: _from_weights(study, criterion, np.random.default_rng(seed)))
 
 
-def _measured(study: Study, ctx: PassContext) -> dict[str, Curve]:
+def _measured(study: Study, ctx: PassContext, criterion: Criterion) -> dict[str, Curve]:
+    """Rank with samples; what nobody reads in a way that is understood, by its weights."""
     if ctx.samples is None:
-        raise PassError("the criterion obs needs calibration samples", hint="--calibration DATA, or another criterion")
+        hint = "--calibration DATA, or another criterion"
+        raise PassError(f"the criterion {criterion} needs calibration samples", hint=hint)
     groups = study.channels.groups
-    found = {
-        group.name: removal(read, group.channels)
-        for group, read in readings(study.model, study.channels, groups, ctx.samples, ctx)
-        if read
-    }
+    if criterion in ACTIVE:
+        found = activations(study.model, groups, criterion, ctx.samples, ctx)
+    else:
+        found = {
+            group.name: READ[criterion](read, group.channels)
+            for group, read in readings(study.model, study.channels, groups, ctx.samples, ctx)
+            if read
+        }
     unread = [group for group in groups if group.name not in found]
     return found | _from_weights(study, "l2", np.random.default_rng(0), unread)
 
@@ -103,16 +109,6 @@ def _from_weights(
         if scores is not None:
             found[group.name] = ranked(scores)
     return found
-
-
-def ranked(scores: np.ndarray) -> Curve:
-    """Return the order of channels by how much they matter, [channels]; of equal ones the last go first.
-
-    The error is the share of all that matters.
-    """
-    order = np.argsort(-scores, kind="stable")[::-1]
-    total = np.cumsum(np.maximum(scores[order], 0.0), dtype=np.float64)
-    return Curve(order, np.concatenate([[0.0], total / max(float(total[-1]), 1e-12)]))
 
 
 def _remembered(ctx: PassContext, key: tuple[str, ...], find: Callable[[], _T]) -> _T:
