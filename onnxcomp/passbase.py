@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from onnxcomp.data import Feed, Samples
 from onnxcomp.errors import RecipeError
-from onnxcomp.statistics import MeanStore, RangeStore
+from onnxcomp.statistics import GramStore, MeanStore, RangeStore
 from onnxcomp.target import Target
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ class PassContext:
         origin: The model of this recipe that was not pruned yet, where a step has pruned it.
         timer: For passes that decide by measured times.
         findings: What passes found out about a model and may ask again, by all that it depends on.
+        grams: Gram matrices of what layers read, kept between runs of passes on one and the same model.
         seed: For every random choice.
         threads: Intra-op threads for sessions that a pass opens; 0 is all cores.
         progress: Told how many samples a pass has run, and of how many, where that is known.
@@ -180,6 +181,7 @@ class PassContext:
     origin: Origin | None = None
     timer: Timer | None = None
     findings: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    grams: GramStore | None = None
     seed: int = 0
     threads: int = 0
     progress: Callable[[int, int | None], None] | None = None

@@ -20,6 +20,7 @@ from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.sharing import ShareReport, TriedBits
 from onnxcomp.runtime import Session
 from onnxcomp.search import Judge, Progress, Task, why_nothing
+from onnxcomp.statistics import GramStore
 from onnxcomp.target import Gates, get_target
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ __all__ = ["ShareResult", "share"]
 
 _PASS = "share-weights"
 _NOISE_RUNS = 8  # to tell how much noise each unit makes
-_COUNT_RUNS = 64  # of calibration samples, to tell what inputs count
-_CHOICES = {"kmeans": (1, 2, 4, 8), "entropy": tuple(quarter / 4 for quarter in range(4, 33))}
+_COUNT_RUNS = 128  # of calibration samples, to tell what inputs count
+_CHOICES = {"kmeans": (1, 2, 4, 8), "entropy": tuple(quarter / 4 for quarter in range(1, 33))}
 _MEASURED = {"kmeans": 4.0, "entropy": 3.0}  # bits at which noise is measured
 _DEFAULT_DROP = 0.01
 _DEFAULT_SQNR = 20.0  # dB, without labels
@@ -65,13 +66,14 @@ def share(
 
     Args:
         model: A path, a serialized model, or a model in memory. It is not changed.
-        bits: Of each index, 1 to 8; ``auto``: chosen per weight, as few as the gates allow (``max_drop`` 0.01 where
-            there are labels and no gate is named, ``min_sqnr`` 20 dB where there are none).
+        bits: Of each index, 1 to 8, with ``entropy`` from 0.25 on; ``auto``: chosen per weight, as few as the gates
+            allow (``max_drop`` 0.01 where there are labels and no gate is named, ``min_sqnr`` 20 dB where there are
+            none).
         method: ``kmeans``, or ``entropy``: for files that are packed afterwards; None: ``kmeans``.
         granularity: ``tensor``, ``group`` or ``model``: what has a codebook of its own; None: ``tensor``.
         group_channels: Output channels of a group; None: the pass's default.
         init: Of k-means: ``exact``, ``linear``, ``density`` or ``random``; None: ``exact``.
-        calibration: Samples that tell how much each input of a layer counts; None: all count the same.
+        calibration: Samples that tell what layers read, so that their outputs change least; None: weights do.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
         prune: Share of the weights that become zero first, over all layers together; ``auto``: as many as half of what
@@ -178,6 +180,8 @@ class _Maker:
         self.settings = dict(settings)
         self.tried: list[TriedBits] = []
         self._verifier, self._judge = verifier, judge
+        if ctx.samples is not None:
+            ctx.grams = GramStore(base, ctx.samples, seed=ctx.seed)
 
     def make(self, bits_of: Mapping[str, float]) -> _Made:
         """Share weights, save, load back and judge.

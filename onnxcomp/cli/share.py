@@ -31,7 +31,7 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Where the result goes.  [default: MODEL.shared.onnx]")
     ] = None,
     bits: Annotated[
-        str, typer.Option(help="Of an index, 1 to 8; auto: per weight, as few as the gates allow.")
+        str, typer.Option(help="Of an index, 1 to 8 (entropy: from 0.25); auto: per weight, as few as the gates allow.")
     ] = "auto",
     method: Annotated[
         str | None,
@@ -50,7 +50,8 @@ def command(
         typer.Option(help="Share of the weights to set to zero first; auto: what half of the gates allows. To pack."),
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="Samples that tell how much each input of a layer counts; forms as for --eval.")
+        str | None,
+        typer.Option(help="Samples: layers change least for them; forms as for --eval."),
     ] = None,
     evaluation: options.Evaluation = None,
     metric: options.MetricName = None,

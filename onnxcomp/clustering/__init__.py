@@ -6,6 +6,7 @@ With numba (the extra ``fast``) they are found faster; they are the same to the 
 from onnxcomp.clustering.cells import Cells, tally
 from onnxcomp.clustering.codebook import Codebook
 from onnxcomp.clustering.entropy import entropy_clusters
+from onnxcomp.clustering.fit import fitted_centroids
 from onnxcomp.clustering.kmeans import INITS, kmeans
 
-__all__ = ["INITS", "Cells", "Codebook", "entropy_clusters", "kmeans", "tally"]
+__all__ = ["INITS", "Cells", "Codebook", "entropy_clusters", "fitted_centroids", "kmeans", "tally"]

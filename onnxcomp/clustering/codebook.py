@@ -43,6 +43,11 @@ class Codebook:
             found[start : start + _CHUNK] = np.searchsorted(limits, part)
         return found.reshape(numbers.shape)
 
+    def stand_ins(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the centroid that stands for each number."""
+        found: npt.NDArray[np.float64] = self.centroids[np.searchsorted(self.thresholds, numbers)]
+        return found
+
     def counts(self, cells: Cells) -> npt.NDArray[np.float64]:
         """Return how many numbers of a histogram each centroid stands for, [k]."""
         owners = np.searchsorted(self.thresholds, cells.means)

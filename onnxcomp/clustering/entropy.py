@@ -6,12 +6,15 @@ Lloyd's algorithm with the length of a code, ``-log2 p``, in the cost: ``w (x - 
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxcomp.clustering.cells import Cells
 from onnxcomp.clustering.codebook import Codebook
+from onnxcomp.clustering.kmeans import kmeans
 
 __all__ = ["entropy_clusters"]
 
@@ -19,6 +22,7 @@ _ITERATIONS = 30
 _SEARCHES = 24
 _CLOSE = 0.005  # bits
 _CELLS = 1 << 13
+_TAILS = 8.0  # powers of two by which the step may be less than the range over the centroids, for long tails
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,11 +42,12 @@ def entropy_clusters(cells: Cells, bits: float, *, most: int = 256, zero: bool =
     if low == high:
         return Codebook.nearest(np.zeros(1) if zero and low == 0 else places[:1])
     # A uniform quantizer of step s has about the entropy of the numbers less log2 s: the step is found first
-    small, large = math.log2((high - low) / most), math.log2(high - low)
-    best = _settled(fine, 2.0**large, zero=zero)
+    densest = cache(lambda: kmeans(fine, most))
+    small, large = math.log2((high - low) / most) - _TAILS, math.log2(high - low)
+    best = _settled(fine, 2.0**large, most, densest, zero=zero)
     for _ in range(_SEARCHES):
         middle = (small + large) / 2
-        found = _settled(fine, 2.0**middle, zero=zero)
+        found = _settled(fine, 2.0**middle, most, densest, zero=zero)
         reached = found.bits(fine)
         if reached > bits:
             small = middle
@@ -53,15 +58,15 @@ def entropy_clusters(cells: Cells, bits: float, *, most: int = 256, zero: bool =
     return best
 
 
-def _settled(cells: Cells, step: float, *, zero: bool) -> Codebook:
-    """Iterate from multiples of a step.
+def _settled(cells: Cells, step: float, most: int, densest: Callable[[], Codebook], *, zero: bool) -> Codebook:
+    """Iterate from multiples of a step; from the most centroids that there may be, where that gives more.
 
     At high rates the slope of error over bits, dD/dR = -2 ln 2 D with D = step^2 / 12, is that of this step.
     """
     places = cells.means
     slope = math.log(2) / 6 * step**2
     levels = np.unique(np.rint(places / step))
-    book = Codebook.nearest(levels * step)
+    book = Codebook.nearest(levels * step) if len(levels) <= most else densest()
     for _ in range(_ITERATIONS):
         owner = np.searchsorted(book.thresholds, places)
         counts = np.bincount(owner, cells.counts, minlength=len(book))

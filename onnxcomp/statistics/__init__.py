@@ -1,9 +1,9 @@
 """What is measured on a model with samples."""
 
 from onnxcomp.statistics.channels import ChannelRange
-from onnxcomp.statistics.columns import Columns, Window, columns_of, draw
+from onnxcomp.statistics.columns import Columns, Window, columns_of, draw, recurrent_columns
 from onnxcomp.statistics.file import Statistics
-from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, collect_grams
+from onnxcomp.statistics.gram import MOST_BYTES, POSITIONS, Gram, GramStore, collect_grams
 from onnxcomp.statistics.means import MeanStore, collect_means
 from onnxcomp.statistics.ranges import RangeStore
 from onnxcomp.statistics.relay import Relay, reads
@@ -17,6 +17,7 @@ __all__ = [
     "ChannelRange",
     "Columns",
     "Gram",
+    "GramStore",
     "Histogram",
     "MeanStore",
     "Range",
@@ -32,6 +33,7 @@ __all__ = [
     "float_tensors",
     "inner_values",
     "reads",
+    "recurrent_columns",
     "runs",
     "tapped",
 ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Columns", "Window", "columns_of", "draw"]
+__all__ = ["Columns", "Window", "columns_of", "draw", "recurrent_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Columns:
         window: Of a convolution; None: the vectors are rows of a matrix.
         axis: Of the input that they lie along where there is no window; the last one but for Gemm's transA.
         weight_transposed: The weight is [K, outputs], not [outputs, K].
+        directions: Of a recurrent layer; each has a product of its own.
+        hidden: The vectors are hidden states, [time, directions, batch, K], not inputs, [time, batch, K].
     """
 
     tensor: str
@@ -72,11 +74,13 @@ class Columns:
     window: Window | None = None
     axis: int = -1
     weight_transposed: bool = False
+    directions: int = 1
+    hidden: bool = False
 
     @property
     def groups(self) -> int:
         """Number of independent products."""
-        return 1 if self.window is None else self.window.groups
+        return self.directions if self.window is None else self.window.groups
 
     def rows(self, weight: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Return a weight as [groups, outputs / groups, K]."""
@@ -103,13 +107,32 @@ class Columns:
         """Return the number of output positions of a run, given the input."""
         if self.window is not None:
             return len(values) * math.prod(self.window.positions(values.shape[2:]))
-        return values.size // max(self.length, 1)
+        return values.size // max(self.length * (self.directions if self.hidden else 1), 1)
 
     def at(self, values: npt.NDArray[np.floating], places: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
         """Return the vectors of these output positions, counted in the order of the output: [groups, positions, K]."""
+        if self.hidden:
+            return np.moveaxis(values, 1, 0).reshape(self.directions, -1, self.length)[:, places]
         if self.window is None:
-            return np.moveaxis(values, self.axis, -1).reshape(-1, self.length)[places][None]
+            rows = np.moveaxis(values, self.axis, -1).reshape(-1, self.length)[places]
+            return np.broadcast_to(rows, (self.directions, *rows.shape))
         return _patches(values, self.window, places)
+
+
+def recurrent_columns(node: "ir.Node", index: int) -> Columns | None:
+    """Return how the weight of an LSTM, GRU or RNN at this input, 1 or 2, reads inputs or hidden states; else None.
+
+    The states are those that the layer puts out, which are what it reads but for the first and the last; they are known
+    where that output is there.
+    """
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("LSTM", "GRU", "RNN") or index not in (1, 2):
+        return None
+    source, weight = node.inputs[0] if index == 1 else node.outputs[0], node.inputs[index]
+    tensor = None if weight is None else weight.const_value
+    if source is None or not source.name or tensor is None or node.attributes.get_int("layout", 0) != 0:
+        return None
+    directions, _, length = (int(size) for size in tensor.shape.numpy())
+    return Columns(str(source.name), length, directions=directions, hidden=index == 2)
 
 
 def columns_of(node: "ir.Node") -> Columns | None:

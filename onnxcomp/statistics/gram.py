@@ -20,7 +20,7 @@ from onnxcomp.statistics.tap import runs
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["MOST_BYTES", "POSITIONS", "Gram", "collect_grams"]
+__all__ = ["MOST_BYTES", "POSITIONS", "Gram", "GramStore", "collect_grams"]
 
 POSITIONS = 10_000  # per layer, over all samples
 MOST_BYTES = 1 << 29  # of the matrices that are summed up in one pass over the samples
@@ -124,6 +124,51 @@ def collect_grams(
             if progress:
                 progress(index + 1, total)
         yield from ((name, grams[columns]) for name, columns in layers.items() if columns in grams)
+
+
+class GramStore:
+    """Gram matrices of one model, collected on demand and kept, as far as they fit into memory together.
+
+    Args:
+        model: Whose layers are measured. It is not changed.
+        samples: What it is run on.
+        most_bytes: Of the matrices that are kept, and of those that are summed up at once.
+        seed: Draws the positions.
+        threads: Intra-op threads; 0 is all cores.
+    """
+
+    def __init__(
+        self, model: "ir.Model", samples: Samples, *, most_bytes: int = MOST_BYTES, seed: int = 0, threads: int = 0
+    ) -> None:
+        self._model, self._samples = model, samples
+        self._most_bytes, self._seed, self._threads = most_bytes, seed, threads
+        self._kept: dict[Columns, Gram] = {}
+        self._bytes = 0
+
+    def grams(
+        self, layers: Mapping[str, Columns], progress: Callable[[int, int | None], None] | None = None
+    ) -> Iterator[tuple[str, Gram]]:
+        """Yield the Gram matrix of each layer; those that are not kept cost a run over the samples.
+
+        Raises:
+            As `collect_grams`.
+        """
+        missing = {name: columns for name, columns in layers.items() if columns not in self._kept}
+        yield from ((name, self._kept[columns]) for name, columns in layers.items() if name not in missing)
+        found = collect_grams(
+            self._model,
+            self._samples,
+            missing,
+            most_bytes=self._most_bytes,
+            seed=self._seed,
+            threads=self._threads,
+            progress=progress,
+        )
+        for name, gram in found:
+            if missing[name] not in self._kept and self._bytes + gram.products.nbytes <= self._most_bytes:
+                self._kept[missing[name]] = gram
+                self._bytes += gram.products.nbytes
+            yield name, gram
 
 
 def _batches(layers: Mapping[Columns, None], most_bytes: int) -> Iterator[list[Columns]]:

@@ -6,12 +6,14 @@ Before, after (see ``_form``)::
 
 onnxruntime computes what is new when it loads the model: the speed is that of the float model, the file holds ``bits``
 bits per weight. Clusters minimise the squared error, each weight counting as much as E[x^2] of the input that it
-multiplies, where there are calibration samples: the diagonal of the Hessian of a linear layer's squared error. Exact
-zeros of pruned weights stay zeros. Method ``entropy`` spends ``bits`` of entropy instead, for files that are packed.
+multiplies, where there are calibration samples: the diagonal of the Hessian of a linear layer's squared error. With
+samples, a weight does not simply get the nearest centroid: inputs are taken one after the other, the error that one
+makes is made up for by the weights that are left, and in the end centroids are fitted to what was chosen. Exact zeros
+of pruned weights stay zeros. Method ``entropy`` spends ``bits`` of entropy instead, for files that are packed.
 Declines: weights that are no constant float32 or float16 matrices, hold NaN, are a graph output, or are too small to
 pay.
 Sources: Han et al. 2016 (Deep Compression), section 3; Choi et al. 2017 (Towards the Limit of Network Quantization),
-equation 16 (weights of clusters) and section 4.2 (entropy).
+equation 16 (weights of clusters) and section 4.2 (entropy); Frantar et al. 2022 (GPTQ, algorithm 1: feedback).
 """
 
 import math
@@ -29,16 +31,15 @@ from onnxcomp.facts import name_nodes, opset
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Unit
 from onnxcomp.passes.cleanup._graph import Names
 from onnxcomp.passes.share._form import LEAST_OPSET, Shared, form_bytes, write_form, write_switch
+from onnxcomp.passes.share._layers import Known, known_inputs
 from onnxcomp.passes.share._weights import Weight, drop_unread, weights_of
-from onnxcomp.statistics import Columns, collect_squares, columns_of
 
 __all__ = ["SWITCHES", "ShareWeights", "ShareWeightsConfig"]
 
 SWITCHES = "onnxcomp.switches"
 _MOST_OF_ITS_SIZE = 0.9  # a weight that keeps more than that is left alone
+_LEAST_ENTROPY = 0.25  # bits
 _PRUNED = 0.01  # share of exact zeros from which 0 is a centroid, whatever else is
-
-Squares = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ShareWeightsConfig:
 
     Attributes:
         bits: Of an index, 1 to 8: there are 2^bits centroids; with method ``entropy`` the entropy of an index, which
-            may be a fraction.
+            may be a fraction, from 0.25 on.
         bits_of: Other bits for the weights of some nodes, by name.
         granularity: What has a codebook of its own: a ``tensor``, a ``group`` of its output channels, or the whole
             ``model``.
@@ -57,6 +58,9 @@ class ShareWeightsConfig:
         init: Of ``kmeans``: ``exact``, or Lloyd's algorithm from ``linear``, ``density`` or ``random`` centroids.
         weighting: How much a weight counts: ``inputs``: as E[x^2] of what it multiplies, in the calibration samples;
             ``none``: all the same; ``auto``: ``inputs`` where there are samples.
+        assignment: Which centroid stands for a weight: ``nearest``; ``feedback``: what changes the outputs of the layer
+            least, in the calibration samples; ``auto``: ``feedback`` where there are samples.
+        damping: Of ``feedback``: added to the diagonal of the inputs' second moment, as a share of its mean.
         min_elements: Smaller weights stay as they are.
         exclude: Names of nodes whose weights stay as they are.
     """
@@ -68,14 +72,17 @@ class ShareWeightsConfig:
     method: Literal["kmeans", "entropy"] = "kmeans"
     init: str = "exact"
     weighting: Literal["auto", "inputs", "none"] = "auto"
+    assignment: Literal["auto", "nearest", "feedback"] = "auto"
+    damping: float = 0.01
     min_elements: int = 512
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, bits in {"bits": self.bits, **self.bits_of}.items():
-            if isinstance(bits, bool) or not isinstance(bits, int | float) or not 1 <= bits <= 8:
+            least = _LEAST_ENTROPY if self.method == "entropy" else 1
+            if isinstance(bits, bool) or not isinstance(bits, int | float) or not least <= bits <= 8:
                 raise RecipeError(
-                    f"bits must be from 1 to 8, got {bits!r}" + ("" if name == "bits" else f" for {name}")
+                    f"bits must be from {least} to 8, got {bits!r}" + ("" if name == "bits" else f" for {name}")
                 )
             if self.method == "kmeans" and bits != int(bits):
                 raise RecipeError(f"bits must be a whole number, got {bits}", hint="a fraction needs method entropy")
@@ -83,6 +90,8 @@ class ShareWeightsConfig:
             raise RecipeError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
         if self.method == "entropy" and self.init != "exact":
             raise RecipeError("init is of method kmeans", hint="leave it out")
+        if not 0 < self.damping <= 1:
+            raise RecipeError(f"damping must be in (0, 1], got {self.damping}")
         if self.group_channels < 1:
             raise RecipeError(f"group_channels must be 1 or more, got {self.group_channels}")
         if self.min_elements < 0:
@@ -108,13 +117,9 @@ class ShareWeights(Pass[ShareWeightsConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Share the values of every weight that pays."""
-        weights = list(self._weights(model, ctx))
-        squares = self._squares(model, weights, ctx)
         version, names = opset(model), Names(model)
-        common = self._common(weights, squares, ctx.seed)
         counters: dict[str, int] = {}
-        for weight in weights:
-            shared = self._shared(weight, squares, common, ctx.seed)
+        for weight, shared in self._all_shared(model, list(self._weights(model, ctx)), ctx):
             if form_bytes(shared, version) > _MOST_OF_ITS_SIZE * weight.array.nbytes:
                 for node in weight.readers:
                     ctx.skip(node, "the codebook would take too much of what the indices save")
@@ -123,7 +128,7 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             key = f"weights of {self._bits(weight):g} bits"
             counters[key] = counters.get(key, 0) + 1
         drop_unread(model)
-        return PassStats(modified=bool(counters), counters=counters)
+        return PassStats(modified=bool(counters), counters=dict(sorted(counters.items())))
 
     def simulate(self, model: ir.Model, ctx: PassContext) -> Simulation | None:
         """Return a model that holds every weight twice, shared and as it was, with a switch for each."""
@@ -131,13 +136,11 @@ class ShareWeights(Pass[ShareWeightsConfig]):
         weights = list(self._weights(work, ctx))
         if not weights:
             return None
-        squares, names = self._squares(work, weights, ctx), Names(work)
-        common = self._common(weights, squares, ctx.seed)
-        readers = [{str(node.name) for node in weight.readers} for weight in weights]
+        names, readers = Names(work), []
         switches = ir.val(SWITCHES, dtype=ir.DataType.BOOL, shape=[len(weights)])
         work.graph.inputs.append(switches)
-        for index, weight in enumerate(weights):
-            shared = self._shared(weight, squares, common, ctx.seed)
+        for index, (weight, shared) in enumerate(self._all_shared(work, weights, ctx)):
+            readers.append({str(node.name) for node in weight.readers})
             write_switch(work, names, weight.value, shared, switches=switches, index=index)
 
         def switched(left_out: Collection[str]) -> dict[str, NDArray[np.bool_]]:
@@ -169,37 +172,33 @@ class ShareWeights(Pass[ShareWeightsConfig]):
     def _bits(self, weight: Weight) -> float:
         return self.config.bits_of.get(weight.name, self.config.bits)
 
-    def _squares(self, model: ir.Model, weights: list[Weight], ctx: PassContext) -> Squares:
-        """Return how much the inputs of each weight count, in its shape, by the name of its first reader."""
-        if self.config.weighting == "none" or (self.config.weighting == "auto" and ctx.samples is None):
-            return {}
-        if ctx.samples is None:
-            raise PassError("weighting by inputs needs calibration samples", hint="--calibration DATA")
-        layers: dict[str, tuple[Weight, Columns]] = {}
-        for weight in weights:
-            node = weight.readers[0]
-            columns = columns_of(node) if node.graph is model.graph and len(weight.readers) == 1 else None
-            if columns is not None and node.inputs[1] is weight.value and weight.tensor.dtype == ir.DataType.FLOAT:
-                layers[weight.name] = weight, columns
-        found = collect_squares(
-            model.clone(),
-            ctx.samples,
-            {name: columns for name, (_, columns) in layers.items()},
-            seed=ctx.seed,
-            threads=ctx.threads,
-            progress=ctx.progress,
-        )
-        return {name: _like(weight, columns, found[name]) for name, (weight, columns) in layers.items()}
+    def _all_shared(self, model: ir.Model, weights: list[Weight], ctx: PassContext) -> Iterator[tuple[Weight, Shared]]:
+        """Yield the weights, in any order, with what they become; a weight may be rewritten before the next one."""
+        if ctx.samples is None and (self.config.weighting == "inputs" or self.config.assignment == "feedback"):
+            raise PassError("weighting by inputs and feedback need calibration samples", hint="--calibration DATA")
+        blind = self.config.weighting == "none" and self.config.assignment == "nearest"
+        common = None
+        if self.config.granularity == "model" and weights:
+            found = self._known(model, weights, ctx, blind=blind)
+            parts = [tally(weight.array, self._counting(weight, known)) for weight, known in found]
+            common = self._clusters(Cells.joined(parts), self.config.bits, ctx.seed)
+        for weight, known in self._known(model, weights, ctx, blind=blind):
+            yield weight, self._shared(weight, known, common, ctx.seed)
 
-    def _common(self, weights: list[Weight], squares: Squares, seed: int) -> Codebook | None:
-        """Return the codebook of the whole model, where there is one."""
-        if self.config.granularity != "model" or not weights:
-            return None
-        parts = [tally(weight.array, squares.get(weight.name)) for weight in weights]
-        return self._clusters(Cells.joined(parts), self.config.bits, seed)
+    @staticmethod
+    def _known(
+        model: ir.Model, weights: list[Weight], ctx: PassContext, *, blind: bool
+    ) -> Iterator[tuple[Weight, Known | None]]:
+        if blind or ctx.samples is None:
+            return ((weight, None) for weight in weights)
+        return known_inputs(model, weights, ctx)
 
-    def _shared(self, weight: Weight, squares: Squares, common: Codebook | None, seed: int) -> Shared:
-        array, counting = weight.array, squares.get(weight.name)
+    def _counting(self, weight: Weight, known: Known | None) -> NDArray[np.float64] | None:
+        """Return how much each number of a weight counts, in its shape; None: all the same."""
+        return None if known is None or self.config.weighting == "none" else known.squares(weight)
+
+    def _shared(self, weight: Weight, known: Known | None, common: Codebook | None, seed: int) -> Shared:
+        array, counting = weight.array, self._counting(weight, known)
         last, groups = bool(weight.channels_last), 1
         if self.config.granularity == "group" and weight.channels_last is not None:
             channels = array.shape[-1 if last else 0]
@@ -216,6 +215,8 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             common or self._clusters(tally(row, None if counts is None else counts[i]), self._bits(weight), seed)
             for i, row in enumerate(rows)
         ]
+        if known is not None and groups == 1 and self.config.assignment != "nearest":
+            return known.shared(weight, books[0], self.config.damping, fit=common is None)
         k = max(map(len, books))
         codebooks = np.stack([np.pad(book.centroids, (0, k - len(book)), mode="edge") for book in books])
         indices = np.stack([book.indices(row) for book, row in zip(books, rows, strict=True)])
@@ -226,9 +227,3 @@ class ShareWeights(Pass[ShareWeightsConfig]):
         if self.config.method == "entropy":
             return entropy_clusters(cells, bits, zero=zero)
         return kmeans(cells, 2 ** int(bits), init=self.config.init, zero=zero, seed=seed)
-
-
-def _like(weight: Weight, columns: Columns, squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spread what is known per input, [groups, K], over a weight."""
-    rows = columns.rows(weight.array)
-    return np.asarray(columns.weight(np.broadcast_to(squares[:, None, :], rows.shape), weight.array.shape))

@@ -9,7 +9,7 @@ import pytest
 
 from onnxcomp.errors import DataError, ModelError
 from onnxcomp.model import load, open_session
-from onnxcomp.statistics import Columns, Gram, collect_grams, columns_of
+from onnxcomp.statistics import Columns, Gram, GramStore, collect_grams, columns_of, recurrent_columns
 
 Parse = Callable[..., onnx.ModelProto]
 
@@ -195,3 +195,51 @@ def test_an_input_with_a_default_is_read_too(parse: Parse, samples: Any) -> None
     model = load(proto.SerializeToString())
     gram = collect(model, samples, [normal(2, 3)])["y"]
     assert gram.products.tolist() == [[[1, 2], [2, 4]]]
+
+
+class Counted:
+    """Samples that count how often they are read."""
+
+    def __init__(self, samples: Any) -> None:
+        self._samples, self.length, self.description, self.read = samples, samples.length, "counted", 0
+
+    def __iter__(self) -> Any:
+        self.read += 1
+        return iter(self._samples)
+
+
+def test_a_store_measures_once_what_it_has_room_for(parse: Parse, samples: Any) -> None:
+    model = build(parse, "MatMul(x, w)", (2, 6), w=normal(6, 4))
+    some, known = Counted(samples([{"x": normal(2, 6)}])), layers(model)
+    expected = collect(model, samples, [normal(2, 6)])
+    for room, reads in ((1 << 20, 1), (10, 2)):
+        some.read = 0
+        store = GramStore(model, some, most_bytes=room)  # type: ignore[arg-type]
+        for _ in range(2):
+            found = dict(store.grams(known))
+            assert list(found) == list(expected)
+            np.testing.assert_array_equal(found["y"].products, expected["y"].products)
+        assert some.read == reads
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_what_recurrent_layers_read(parse: Parse, samples: Any, direction: str) -> None:
+    """Inputs, and hidden states: those that the layer puts out."""
+    d = 1 + (direction == "bidirectional")
+    call = f'LSTM <hidden_size = 5, direction = "{direction}"> (x, w, r)'
+    model = build(parse, call, (7, 2, 3), w=normal(d, 20, 3), r=normal(d, 20, 5))
+    (node,) = model.graph
+    x = normal(7, 2, 3, seed=1)
+    states = open_session(model).run({"x": x})["y"].astype(np.float64)  # [time, directions, batch, hidden]
+    inputs, hidden = recurrent_columns(node, 1), recurrent_columns(node, 2)
+    assert inputs is not None
+    assert hidden is not None
+    assert recurrent_columns(node, 0) is None
+    found = dict(collect_grams(model, samples([{"x": x}]), {"inputs": inputs, "hidden": hidden}))
+    flat = x.reshape(-1, 3).astype(np.float64)
+    for index in range(d):
+        np.testing.assert_allclose(found["inputs"].products[index], flat.T @ flat, rtol=1e-5)
+        rows = states[:, index].reshape(-1, 5)
+        np.testing.assert_allclose(found["hidden"].products[index], rows.T @ rows, rtol=1e-4, atol=1e-6)
+    weight = normal(d, 20, 5)
+    np.testing.assert_array_equal(hidden.weight(hidden.rows(weight), weight.shape), weight)

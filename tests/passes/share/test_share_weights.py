@@ -183,6 +183,15 @@ def test_other_bits_for_some(parse: Parse) -> None:
 
 
 @pytest.mark.parametrize("opset", [17, 21])
+def test_less_than_a_bit(parse: Parse, opset: int) -> None:
+    _, after, stats, _ = share(model(parse, "conv", opset), bits=0.5, method="entropy")
+    assert stats.modified
+    (array,) = weights(folded(after))
+    shares = np.unique(array, return_counts=True)[1] / array.size
+    assert 0.4 < -(shares * np.log2(shares)).sum() <= 0.53
+
+
+@pytest.mark.parametrize("opset", [17, 21])
 def test_entropy(parse: Parse, opset: int) -> None:
     """More values than 2^bits, so unevenly used that they take so many bits."""
     _, after, stats, _ = share(model(parse, "conv", opset), bits=2.5, method="entropy")
@@ -199,13 +208,50 @@ def test_inputs_that_count_more_get_less_error(parse: Parse, samples: Any, weigh
     loud = np.ones(96, np.float32)
     loud[:8] = 30
     feeds = [{"x": gaussian(20, 96, seed=2) * loud}]
-    proto = model(parse, "matmul")
-    weighted = weights(folded(share(proto, samples(feeds), bits=3, weighting=weighting)[1]))[0]
-    plain = weights(folded(share(proto, samples(feeds), bits=3, weighting="none")[1]))[0]
+    proto, settings = model(parse, "matmul"), {"assignment": "nearest"}
+    weighted = weights(folded(share(proto, samples(feeds), bits=3, weighting=weighting, **settings)[1]))[0]
+    plain = weights(folded(share(proto, samples(feeds), bits=3, weighting="none", **settings)[1]))[0]
     original = gaussian(96, 64)
     assert ((weighted - original)[:8] ** 2).sum() < ((plain - original)[:8] ** 2).sum()
     outputs = [((feeds[0]["x"] @ (array - original)) ** 2).sum() for array in (weighted, plain)]
     assert outputs[0] < outputs[1]
+
+
+@pytest.mark.parametrize("method", ["kmeans", "entropy"])
+@pytest.mark.parametrize("name", ["conv", "grouped", "gemm", "lstm"])
+def test_feedback_changes_outputs_less(parse: Parse, samples: Any, name: str, method: Any) -> None:
+    """Where inputs are correlated, the errors of a layer's weights make up for each other."""
+    proto = model(parse, name)
+    given = feed(load(proto.SerializeToString()))["x"]
+    smooth = np.cumsum(np.random.default_rng(1).normal(size=(40, *given.shape)), axis=-1).astype(np.float32) / 3
+    runs = [{"x": x} for x in smooth]
+    noise = []
+    for assignment in ("nearest", "feedback"):
+        settings = {"bits": 3, "method": method, "assignment": assignment}
+        before, after, stats, _ = share(proto, samples(runs[:30]), **settings)
+        assert stats.modified
+        sessions = [open_session(of) for of in (before, after)]
+        pairs = [tuple(session.run(run)["y"] for session in sessions) for run in runs[30:]]
+        noise.append(sum(float(((a - b) ** 2).sum()) for a, b in pairs))
+        assert all(len(np.unique(array)) <= (8 if method == "kmeans" else 256) for array in weights(folded(after)))
+    assert noise[1] < 0.9 * noise[0]
+
+
+def test_feedback_needs_samples(parse: Parse) -> None:
+    with pytest.raises(PassError, match="calibration"):
+        share(model(parse, "matmul"), assignment="feedback")
+    with pytest.raises(RecipeError, match="damping"):
+        ShareWeightsConfig(damping=0)
+
+
+def test_pruned_weights_stay_zero_with_feedback(parse: Parse, samples: Any) -> None:
+    weight = gaussian(96, 64)
+    weight[np.random.default_rng(3).random(weight.shape) < 0.7] = 0
+    proto = parse(MODELS["matmul"][0], {"w": weight})
+    given = samples([{"x": np.cumsum(gaussian(200, 96, seed=4), axis=1)}])
+    for settings in ({"bits": 3}, {"bits": 2, "method": "entropy"}):
+        (found,) = weights(folded(share(proto, given, assignment="feedback", **settings)[1]))
+        assert (found[weight == 0] == 0).all()
 
 
 def test_pruned_weights_stay_zero(parse: Parse) -> None:
@@ -342,6 +388,7 @@ def test_weighting_by_inputs_needs_samples(parse: Parse) -> None:
     [
         ({"bits": 0}, "from 1 to 8"),
         ({"bits": 9}, "from 1 to 8"),
+        ({"bits": 0.1, "method": "entropy"}, "from 0.25 to 8"),
         ({"bits": 2.5}, "whole number"),
         ({"bits_of": {"a": 12}}, "for a"),
         ({"bits_of": {"a": "b"}}, "from 1 to 8"),
