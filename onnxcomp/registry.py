@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "unshare-initializers": "onnxcomp.passes.cleanup.unshare:UnshareInitializers",
         "upgrade-opset": "onnxcomp.passes.cleanup.upgrade_opset:UpgradeOpset",
         "prune-channels": "onnxcomp.passes.prune.channels:PruneChannels",
+        "prune-blocks": "onnxcomp.passes.prune.blocks:PruneBlocks",
         "prune-weights": "onnxcomp.passes.prune.weights:PruneWeights",
         "recover": "onnxcomp.passes.prune.recover:Recover",
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",

@@ -78,6 +78,7 @@ GRANULARITIES: Mapping[str, Granularity] = MappingProxyType(
         for each in (
             Granularity("channel", "prune-channels"),
             Granularity("dim", "prune-channels", settings={"granularity": "dim"}),
+            Granularity("block", "prune-blocks"),
             Granularity("weight", "prune-weights", _WEIGHTS, recovers=True),
         )
     }

@@ -76,7 +76,8 @@ def prune(
         macs: Share of the multiply-accumulate operations that stays.
         params: Share of the parameters that stays.
         granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), ``dim`` (the same, but
-            dimensions of all heads alike), ``weight`` (single weights become 0), or N of M weights, as in ``2:4``.
+            dimensions of all heads alike), ``block`` (whole residual blocks), ``weight`` (single weights become 0), or
+            N of M weights, as in ``2:4``.
         criterion: What tells how much a channel or weight matters; None: measured with samples, where there are some.
         allocation: With ``macs`` and ``params``, ``global``: those groups lose channels that lose least by it, or
             ``uniform``: all alike; None: ``global``.

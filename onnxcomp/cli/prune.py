@@ -18,6 +18,8 @@ onnxcomp prune model.onnx --macs 0.7 --calibration calib.npz --eval eval.npz --s
 
 onnxcomp prune model.onnx --params 0.5 --calibration calib.npz --ignore '*/head/*' --granularity dim
 
+onnxcomp prune model.onnx --granularity block --ratio 0.2 --calibration calib.npz --eval eval.npz
+
 onnxcomp prune model.onnx --granularity weight --ratio 0.8 --calibration calib.npz -o sparse.onnxz
 
 onnxcomp prune model.onnx --granularity 2:4 --calibration calib.npz --target tensorrt
@@ -33,7 +35,8 @@ def command(
     ratio: Annotated[
         float | None,
         typer.Option(
-            help="Share of each group's channels, or each layer's weights, that goes.  [default: 0.3; 0.5 of weights]"
+            help="Share of each group's channels, each layer's weights, or the blocks, that goes.  "
+            "[default: 0.3; 0.5 of weights; 1 block]"
         ),
     ] = None,
     macs: Annotated[
@@ -44,7 +47,8 @@ def command(
         str,
         typer.Option(
             help="What goes: channel (channels, hidden units, whole heads), dim (dimensions of all heads alike), "
-            "weight (single weights become 0), or N of M weights, as in 2:4."
+            "block (whole residual blocks and layers of transformers), weight (single weights become 0), or N of M "
+            "weights, as in 2:4."
         ),
     ] = "channel",
     criterion: Annotated[
@@ -89,7 +93,7 @@ def command(
     seed: options.Seed = 0,
     delivery: DryDelivery,
 ) -> None:
-    """Remove channels, hidden units, attention heads or single weights that matter least; needs no training.
+    """Remove channels, hidden units, attention heads, blocks or single weights that matter least; needs no training.
 
     The model is cleaned up first. What is removed is verified: the smaller model must give what the original gives with
     these channels masked. What it loses and gains is reported, not judged, but for the gates that are named: where one
