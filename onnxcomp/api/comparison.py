@@ -20,8 +20,9 @@ from onnxcomp.api.common import (
     open_data,
     size_on_disk,
 )
+from onnxcomp.api.layers import layer_fidelity
 from onnxcomp.api.pairs import Outputs, Pair, pair_by_name, pair_by_position
-from onnxcomp.data import PERTURBATIONS, Feed, ImageOptions, Samples, can_perturb, perturbed
+from onnxcomp.data import PERTURBATIONS, Feed, ImageOptions, Samples, can_perturb, fitting, perturbed
 from onnxcomp.errors import GateFailed, MetricError, UsageError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.metrics import (
@@ -32,6 +33,7 @@ from onnxcomp.metrics import (
     bootstrapped,
     evaluate,
     hit_difference,
+    mcnemar,
     top_hits,
 )
 from onnxcomp.model import load, open_session
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 _BOOTSTRAP_SECONDS = 30.0
+_ALL = "all"  # kinds of disturbance that suit the inputs
 
 
 @dataclass(slots=True)
@@ -58,13 +61,14 @@ class _Disturbance:
     between: Fidelity
     reference: Fidelity
     candidate: Fidelity
+    severity: int | None = None
     hits: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def result(self) -> Robustness:
         kept = self.reference.agreement, self.candidate.agreement
         scores = tuple(float(np.concatenate(side).mean()) for side in zip(*self.hits, strict=True))
         first, second = scores or (None, None)
-        return Robustness(self.kind, self.strength, self.between.agreement, *kept, first, second)
+        return Robustness(self.kind, self.strength, self.between.agreement, *kept, first, second, self.severity)
 
 
 def compare(
@@ -75,6 +79,7 @@ def compare(
     metric: str | None = None,
     gates: Gates | None = None,
     perturb: Sequence[str] = (),
+    layers: bool = False,
     by_position: bool = False,
     batch: int = 1,
     images: ImageOptions | None = None,
@@ -92,8 +97,10 @@ def compare(
         eval: Labelled samples for the metric, or unlabelled ones for fidelity alone; None: made-up inputs.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
         gates: Bounds that the candidate must keep.
-        perturb: Disturbances to compare both under, as in ``noise=0.05``: ``noise``, ``brightness`` or ``contrast``,
-            and a strength as a share of each input's standard deviation.
+        perturb: Disturbances to compare both under, as in ``noise=0.05``: a kind of `onnxcomp.data.PERTURBATIONS` and
+            a strength in its unit; ``noise`` alone: its severities 1 to 5; ``all``: those of every kind that suits the
+            inputs.
+        layers: Also compare the inner tensors that have the same name in both: where does the error start?
         by_position: Pair inputs and outputs by their order, where names differ.
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
@@ -111,7 +118,7 @@ def compare(
         ModelError: A model is invalid, or fails while it runs.
     """
     gates = gates or Gates()
-    disturbances = [_parse(text) for text in perturb]
+    asked = [_parse(text) for text in perturb]
     check_metric(metric)
     check_batch(batch)
     tell = progress or (lambda _stage, _share: None)
@@ -129,12 +136,17 @@ def compare(
         raise MetricError(f"{what} needs labels, and {samples.description} has none", hint="--eval DATA")
     chosen = None if labels is None else choose_metric(metric, labels)
     work = _Work(pair, samples, labels, chosen, feature_outputs(first))
-    work.disturb(disturbances, seed)
+    work.disturb(_disturbances(asked, samples), seed)
     work.run(tell)
     score = work.score(np.random.default_rng(seed), notes)
     if chosen is not None and score is not None:
         task = Task(samples, chosen[1], chosen[0])
         notes += filter(None, [doubt(score.reference, task)])
+    if layers:
+        tell("compare layers", None)
+    compared = layer_fidelity(first, second, samples) if layers else ()
+    if layers and not compared:
+        notes.append("no inner tensor has the same name in both models: nothing can be said of layers")
     found = work.fidelity
     sizes = size_on_disk(reference, first), size_on_disk(candidate, second)
     drop = None if score is None else score.reference - score.candidate
@@ -157,6 +169,7 @@ def compare(
         outputs=found.outputs,
         score=score,
         robustness=tuple(disturbance.result() for disturbance in work.disturbances),
+        layers=compared,
         notes=tuple(notes),
         versions=versions(),
         machine=machine(),
@@ -190,12 +203,12 @@ class _Work:
         self.disturbances: list[_Disturbance] = []
         self.runs = 0
 
-    def disturb(self, wanted: Sequence[tuple[str, float]], seed: int) -> None:
+    def disturb(self, wanted: Sequence[tuple[str, float, int | None]], seed: int) -> None:
         """Also compare under these disturbances."""
-        for number, (kind, strength) in enumerate(wanted):
+        for number, (kind, strength, severity) in enumerate(wanted):
             between, reference, candidate = (self._new_fidelity() for _ in range(3))
             rng = np.random.default_rng([seed, number])
-            self.disturbances.append(_Disturbance(kind, strength, rng, between, reference, candidate))
+            self.disturbances.append(_Disturbance(kind, strength, rng, between, reference, candidate, severity))
 
     def run(self, progress: Progress) -> None:
         """Run both models on everything."""
@@ -218,8 +231,11 @@ class _Work:
                 spool.append(outputs)
 
     def _run_disturbed(self, feed: Feed, clean: tuple[Outputs, Outputs], disturbance: _Disturbance) -> None:
-        if not any(can_perturb(value) for value in feed.values()):
-            raise UsageError("no input can be disturbed: none is of floats or uint8", hint="leave out --perturb")
+        if not any(can_perturb(value, disturbance.kind) for value in feed.values()):
+            what = "an image" if PERTURBATIONS[disturbance.kind].images else "of floats or uint8"
+            raise UsageError(
+                f"no input can be disturbed by {disturbance.kind}: none is {what}", hint="leave out --perturb"
+            )
         answers = self._pair.run(perturbed(feed, disturbance.kind, disturbance.strength, disturbance.rng))
         disturbance.between.add(*answers)
         disturbance.reference.add(clean[0], answers[0])
@@ -242,7 +258,10 @@ class _Work:
         if self._top is not None:
             reference, candidate = (np.concatenate(side) for side in zip(*self._hits, strict=True))
             scores = float(reference.mean()), float(candidate.mean())
-            return ScoreChange(name, *scores, *hit_difference(reference, candidate), NEWCOMBE, reference.size)
+            difference, test = hit_difference(reference, candidate), mcnemar(reference, candidate)
+            return ScoreChange(
+                name, *scores, *difference, NEWCOMBE, reference.size, test.gained, test.lost, test.p_value
+            )
         assert self._labels is not None
         return _bootstrapped(name, metric, self._answers, self._labels, rng=rng, notes=notes)
 
@@ -267,18 +286,36 @@ def _bootstrapped(
     return ScoreChange(name, reference, candidate, candidate - reference, low, high, method, len(labels))
 
 
-def _parse(text: str) -> tuple[str, float]:
-    """Read ``noise=0.05``."""
-    kind, _, strength = text.partition("=")
+def _parse(text: str) -> tuple[str, float | None]:
+    """Read ``noise=0.05``; ``noise`` alone, and ``all``, have no strength."""
+    kind, given, strength = text.partition("=")
+    if not given and (kind == _ALL or kind in PERTURBATIONS):
+        return kind, None
     try:
         value = float(strength)
     except ValueError:
         value = float("nan")
     if kind not in PERTURBATIONS or not 0 < value < float("inf"):
+        kinds = ", ".join(PERTURBATIONS)
         raise UsageError(
-            f"not a disturbance: {text!r}", hint=f"write KIND=STRENGTH, as in noise=0.05; {', '.join(PERTURBATIONS)}"
+            f"not a disturbance: {text!r}",
+            hint=f"write KIND=STRENGTH, as in noise=0.05, KIND for its five severities, or all; kinds are {kinds}",
         )
     return kind, value
+
+
+def _disturbances(asked: Sequence[tuple[str, float | None]], samples: Samples) -> list[tuple[str, float, int | None]]:
+    """Return kind, strength and severity of each disturbance."""
+    found: list[tuple[str, float, int | None]] = []
+    for kind, strength in asked:
+        if strength is not None:
+            found.append((kind, strength, None))
+            continue
+        kinds = fitting(next(iter(samples.take(1)))) if kind == _ALL else (kind,)
+        found += [
+            (one, value, severity) for one in kinds for severity, value in enumerate(PERTURBATIONS[one].severities, 1)
+        ]
+    return found
 
 
 def _name(model: object, otherwise: str) -> str:

@@ -17,6 +17,8 @@ onnxcomp compare model.onnx model.opt.onnx
 onnxcomp compare model.onnx model.opt.onnx --eval eval.npz --max-drop 0.01 --min-agreement 0.98
 
 onnxcomp compare model.onnx model.opt.onnx --eval eval.npz --perturb noise=0.05 --perturb noise=0.2
+
+onnxcomp compare model.onnx model.opt.onnx --eval eval.npz --perturb all --layers --report compare.html
 """
 
 
@@ -35,11 +37,14 @@ def command(
     perturb: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KIND=STRENGTH",
-            help="Also compare on disturbed inputs: noise, brightness or contrast, with a strength as a share of each "
-            "input's standard deviation; may be repeated.",
+            metavar="KIND[=STRENGTH]",
+            help="Also compare on disturbed inputs: noise, brightness, contrast, scaling; blur, occlusion of images. "
+            "Without a strength: severities 1 to 5; all: every kind that suits the inputs. May be repeated.",
         ),
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also compare inner tensors: where does the error start?")
+    ] = False,
     by_position: Annotated[
         bool, typer.Option("--by-position", help="Pair inputs and outputs by their order, where names differ.")
     ] = False,
@@ -52,8 +57,9 @@ def command(
     """Compare the answers of two models on the same inputs, with each other and with labels.
 
     SQNR, cosine, largest error and agreement of each output; the score of both and their difference with a 95 %
-    interval: Newcombe's for paired shares (1998) for top1 and top5, a paired bootstrap for other metrics. Without data,
-    made-up inputs are used. A gate that is missed ends in exit code 1; the reports are written all the same.
+    interval: Newcombe's for paired shares (1998) and McNemar's exact test for top1 and top5, a paired bootstrap for
+    other metrics. Without data, made-up inputs are used. A gate that is missed ends in exit code 1; the reports are
+    written all the same.
     """
     delivery.check(None, inputs=(reference, candidate, evaluation, metric))
 
@@ -67,6 +73,7 @@ def command(
             metric=metric,
             gates=gates,
             perturb=perturb or (),
+            layers=layers,
             by_position=by_position,
             batch=batch,
             images=images,

@@ -9,7 +9,7 @@ from onnxcomp.data.image_list import list_images
 from onnxcomp.data.images import ImageFolder
 from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
-from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, perturbed
+from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, fitting, perturbed
 from onnxcomp.data.samples import Feed, InputSpec, Samples
 from onnxcomp.data.synthetic import DYNAMIC_SIZE, SyntheticSamples
 from onnxcomp.errors import DataError
@@ -25,6 +25,7 @@ __all__ = [
     "Samples",
     "Source",
     "can_perturb",
+    "fitting",
     "open_samples",
     "perturbed",
     "synthetic",

@@ -1,10 +1,13 @@
 """Disturbed samples: what happens to inputs in the field, at a strength that is known.
 
-The unit of a strength is the standard deviation of the input in that run. Only floats, and uint8 (nearly always an
-image), are disturbed; uint8 is rounded and kept in its range.
+Noise, brightness, contrast and scaling are of any input, blur and occlusion of images: arrays [N, C, H, W] or
+[N, H, W, C] with 1, 3 or 4 channels. Only floats, and uint8 (nearly always an image), are disturbed; uint8 is rounded
+and kept in its range. Each kind has five severities, in the manner of Hendrycks and Dietterich, "Benchmarking Neural
+Network Robustness to Common Corruptions and Perturbations", ICLR 2019; their strengths are this module's own.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -12,9 +15,28 @@ import numpy as np
 from onnxcomp.data.checks import is_float
 from onnxcomp.data.samples import Feed
 
-__all__ = ["PERTURBATIONS", "can_perturb", "perturbed"]
+__all__ = ["PERTURBATIONS", "Perturbation", "can_perturb", "fitting", "perturbed"]
 
 _Disturb = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+_CHANNELS = (1, 3, 4)
+_SMALLEST = 8  # pixels of a side
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """One kind of disturbance.
+
+    Attributes:
+        disturb: Returns a disturbed copy of one input; for images alone, [N, H, W, C].
+        unit: Of the strength.
+        severities: Strengths of the severities 1 to 5.
+        images: Whether it is of images alone.
+    """
+
+    disturb: _Disturb
+    unit: str
+    severities: tuple[float, float, float, float, float]
+    images: bool = False
 
 
 def _noise(values: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -36,16 +58,59 @@ def _contrast(values: np.ndarray, strength: float, _rng: np.random.Generator) ->
     return disturbed
 
 
-PERTURBATIONS: Mapping[str, _Disturb] = MappingProxyType(
-    {"noise": _noise, "brightness": _brightness, "contrast": _contrast}
+def _scaling(values: np.ndarray, strength: float, _rng: np.random.Generator) -> np.ndarray:
+    """Multiply all values."""
+    disturbed: np.ndarray = (1 + strength) * values
+    return disturbed
+
+
+def _blur(values: np.ndarray, strength: float, _rng: np.random.Generator) -> np.ndarray:
+    """Blur by a Gaussian of that width."""
+    # a tenth of a second to import, which commands that only look can do without
+    from scipy.ndimage import gaussian_filter
+
+    width = strength * min(values.shape[1:3])
+    blurred: np.ndarray = gaussian_filter(values, (0, width, width, 0), mode="nearest")
+    return blurred
+
+
+def _occlusion(values: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Put a rectangle of the mean over each image, anywhere."""
+    height, width = (max(1, round(side * strength**0.5)) for side in values.shape[1:3])
+    disturbed = values.copy()
+    for image in disturbed:
+        top, left = (int(rng.integers(0, side - size + 1)) for side, size in zip(image.shape, (height, width)))  # noqa: B905
+        image[top : top + height, left : left + width] = values.mean()
+    return disturbed
+
+
+_DEVIATIONS = "of the input's standard deviation"
+PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
+    {
+        "noise": Perturbation(_noise, _DEVIATIONS, (0.1, 0.2, 0.4, 0.7, 1.0)),
+        "brightness": Perturbation(_brightness, _DEVIATIONS, (0.2, 0.4, 0.6, 0.8, 1.0)),
+        "contrast": Perturbation(_contrast, "more distance from the mean", (0.2, 0.4, 0.6, 0.8, 1.0)),
+        "scaling": Perturbation(_scaling, "added to a factor of 1", (0.1, 0.2, 0.4, 0.7, 1.0)),
+        "blur": Perturbation(_blur, "of the smaller side", (0.01, 0.02, 0.03, 0.045, 0.06), images=True),
+        "occlusion": Perturbation(_occlusion, "of the area", (0.02, 0.05, 0.1, 0.2, 0.3), images=True),
+    }
 )
+_OF_IMAGES = ("noise", "blur", "brightness", "contrast", "occlusion")
+_OF_OTHERS = ("noise", "scaling")
 
 
-def can_perturb(value: np.ndarray) -> bool:
-    """Say whether an input is one that is disturbed."""
+def can_perturb(value: np.ndarray, kind: str = "noise") -> bool:
+    """Say whether an input is one that a kind of disturbance is of."""
     if not isinstance(value, np.ndarray) or value.size == 0 or value.dtype.kind == "c":
         return False
+    if PERTURBATIONS[kind].images and _channels(value) is None:
+        return False
     return is_float(value.dtype) or value.dtype == np.uint8
+
+
+def fitting(feed: Feed) -> tuple[str, ...]:
+    """Name the kinds that suit a run's inputs: those of images where one is an image."""
+    return _OF_IMAGES if any(can_perturb(value, "blur") for value in feed.values()) else _OF_OTHERS
 
 
 def perturbed(feed: Feed, kind: str, strength: float, rng: np.random.Generator) -> Feed:
@@ -54,16 +119,36 @@ def perturbed(feed: Feed, kind: str, strength: float, rng: np.random.Generator) 
     Args:
         feed: The inputs.
         kind: One of `PERTURBATIONS`.
-        strength: As a share of each input's standard deviation.
-        rng: Makes the noise.
+        strength: In the unit of the kind.
+        rng: Makes the noise, and chooses places.
     """
     found = {}
     for name, value in feed.items():
-        if can_perturb(value):
-            disturbed = PERTURBATIONS[kind](value.astype(np.float64), strength, rng)
+        if can_perturb(value, kind):
+            disturbed = _disturbed(value, kind, strength, rng)
             if value.dtype == np.uint8:
                 disturbed = np.clip(np.rint(disturbed), 0, 255)
             found[name] = disturbed.astype(value.dtype)
         else:
             found[name] = value
     return found
+
+
+def _disturbed(value: np.ndarray, kind: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    chosen = PERTURBATIONS[kind]
+    if not chosen.images:
+        return chosen.disturb(value.astype(np.float64), strength, rng)
+    axis = _channels(value)
+    assert axis is not None
+    images = np.moveaxis(value.astype(np.float64), axis, -1)  # [N, H, W, C]
+    return np.moveaxis(chosen.disturb(images, strength, rng), -1, axis)
+
+
+def _channels(value: np.ndarray) -> int | None:
+    """Return the axis of an image's channels; None: it is no image."""
+    if value.ndim != 4:
+        return None
+    for axis, sides in ((1, value.shape[2:]), (3, value.shape[1:3])):
+        if value.shape[axis] in _CHANNELS and min(sides) >= _SMALLEST:
+            return axis
+    return None

@@ -6,7 +6,7 @@ labels: top-1, top-5, or a function of the user's.
 
 from onnxcomp.metrics.difference import NEWCOMBE, TOP, bootstrapped, score_interval
 from onnxcomp.metrics.fidelity import Fidelity, OutputFidelity, Outputs, agreement, cosine, sqnr, typical_sqnr
-from onnxcomp.metrics.paired import Interval, bootstrap_difference, hit_difference
+from onnxcomp.metrics.paired import Interval, bootstrap_difference, hit_difference, mcnemar
 from onnxcomp.metrics.score import BUILT_IN, Metric, evaluate, load_metric, top1, top5, top_hits
 from onnxcomp.metrics.tables import as_arrays
 
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "hit_difference",
     "load_metric",
+    "mcnemar",
     "score_interval",
     "sqnr",
     "top1",

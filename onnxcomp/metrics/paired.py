@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Interval", "bootstrap_difference", "hit_difference"]
+__all__ = ["Interval", "Mcnemar", "bootstrap_difference", "hit_difference", "mcnemar"]
 
 _Z = 1.959963984540054  # of the normal distribution, 97.5 % are below
 
@@ -48,6 +48,34 @@ def hit_difference(reference: np.ndarray, candidate: np.ndarray) -> Interval:
     above = math.sqrt(max(0.0, up**2 - 2 * phi * up * down + down**2))
     difference = first - second
     return Interval(difference, max(-1.0, difference - below), min(1.0, difference + above))
+
+
+class Mcnemar(NamedTuple):
+    """Answers that only one of two models has right, and how likely so uneven a split of them is by chance."""
+
+    gained: int
+    lost: int
+    p_value: float
+
+
+def mcnemar(reference: np.ndarray, candidate: np.ndarray) -> Mcnemar:
+    """Test whether two models are right equally often, by the answers that only one of them has right.
+
+    Where neither is better, each such answer is as likely to be the one's as the other's. The two-sided p-value is
+    exact, by the binomial distribution: it holds for few of them, too. Source: McNemar, "Note on the sampling error of
+    the difference between correlated proportions or percentages", Psychometrika 12, 1947.
+
+    Args:
+        reference: Whether each answer of the one is right, [samples].
+        candidate: Whether each answer of the other is right, [samples].
+    """
+    gained, lost = int(np.count_nonzero(candidate & ~reference)), int(np.count_nonzero(~candidate & reference))
+    n = gained + lost
+    ways = way = 1
+    for k in range(min(gained, lost)):
+        way = way * (n - k) // (k + 1)
+        ways += way
+    return Mcnemar(gained, lost, min(1.0, 2 * ways / 2**n))
 
 
 def bootstrap_difference(

@@ -5,7 +5,7 @@ from onnxcomp.report.bundle import BundleReport
 from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
 from onnxcomp.report.ci import annotations, junit_xml
-from onnxcomp.report.comparison import CompareReport, Robustness, ScoreChange
+from onnxcomp.report.comparison import CompareReport, LayerFidelity, Robustness, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.many import ModelResult, OptimizeManyReport
@@ -31,6 +31,7 @@ __all__ = [
     "GateResult",
     "GateStatus",
     "GateUnit",
+    "LayerFidelity",
     "ModelBenchmark",
     "ModelResult",
     "OptimizeManyReport",

@@ -1,5 +1,6 @@
 """What `compare` returns: how close a model's answers are to another's, how good both are, and under disturbance."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +10,10 @@ from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, table
 from onnxcomp.target import Gates
 
-__all__ = ["CompareReport", "Robustness", "ScoreChange"]
+__all__ = ["CompareReport", "LayerFidelity", "Robustness", "ScoreChange"]
+
+_EXACT = 80.0  # dB; rounding of float32 alone makes less noise than that
+_WORST = 10  # layers that the text shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,9 @@ class ScoreChange:
         high: Where it ends; None: not known.
         method: How the interval was made.
         samples: How many there are: answers for top1 and top5, else runs.
+        gained: Answers that the candidate alone has right; None: the score is no share of right answers.
+        lost: Answers that the reference alone has right.
+        p_value: McNemar's exact test: how likely so uneven a split of them is where neither model is better.
     """
 
     metric: str
@@ -35,6 +42,28 @@ class ScoreChange:
     high: float | None
     method: str
     samples: int
+    gained: int | None = None
+    lost: int | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFidelity:
+    """How close one inner tensor is, run as the graphs are written.
+
+    Attributes:
+        tensor: Its name, which is the same in both models.
+        node: What makes it in the reference.
+        op_type: Of that node.
+        sqnr: dB.
+        before: SQNR of the worst tensor that it is made from, dB; infinite where the node reads inputs alone.
+    """
+
+    tensor: str
+    node: str
+    op_type: str
+    sqnr: float
+    before: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +72,13 @@ class Robustness:
 
     Attributes:
         perturbation: Its kind, as in ``noise``.
-        strength: As a share of the standard deviation of each input.
+        strength: In the unit of the kind: for noise and brightness a share of the standard deviation of each input.
         agreement: Share of equal answers of both models to disturbed inputs.
         reference_kept: Share of the reference's answers that the disturbance does not change.
         candidate_kept: The same of the candidate's.
         reference_score: On disturbed inputs, for top1 and top5; None: not known.
         candidate_score: The same of the candidate.
+        severity: 1 to 5, where the strength is that of a severity.
     """
 
     perturbation: str
@@ -58,6 +88,7 @@ class Robustness:
     candidate_kept: float
     reference_score: float | None
     candidate_score: float | None
+    severity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +111,7 @@ class CompareReport(Document):
         outputs: How close each output is, by the reference's name.
         score: Of both; None: there are no labels.
         robustness: One entry per disturbance that was asked for.
+        layers: Inner tensors of the same name, in the order of the reference, where that was asked for.
         notes: What the reader should know.
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
@@ -103,13 +135,14 @@ class CompareReport(Document):
     outputs: Mapping[str, OutputFidelity]
     score: ScoreChange | None
     robustness: tuple[Robustness, ...]
+    layers: tuple[LayerFidelity, ...]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     created: str
 
     def render(self, *, verbose: bool = False) -> str:
-        """Return the text for a terminal; there is nothing more to be told with `verbose`."""
+        """Return the text for a terminal; `verbose`: every layer that was compared, not those that lose most."""
         lines = [
             f" reference  {self.reference}  {bytes_text(self.reference_size)}",
             f" candidate  {self.candidate}  {bytes_text(self.candidate_size)}",
@@ -122,6 +155,8 @@ class CompareReport(Document):
             lines += [*table([*_score(self.score)]), f" {self.score.method}, {self.score.samples} samples", ""]
         if self.robustness:
             lines += [*table([*self._robustness()]), ""]
+        if self.layers:
+            lines += [*table([*self._layers(verbose=verbose)]), ""]
         lines += [f" note    {note}" for note in self.notes]
         lines += [f" missed  {miss}" for miss in self.missed]
         lines += [f" result  {line}" for line in self._verdict()]
@@ -145,18 +180,40 @@ class CompareReport(Document):
         yield [*heads, "reference scores", "candidate scores"] if scored else heads
         for found in self.robustness:
             shares = (found.agreement, found.reference_kept, found.candidate_kept)
-            row = [f"{found.perturbation} {found.strength:g}", *(f"{share:.4f}" for share in shares)]
+            severity = "" if found.severity is None else f" (severity {found.severity})"
+            row = [f"{found.perturbation} {found.strength:g}{severity}", *(f"{share:.4f}" for share in shares)]
             scores = (found.reference_score, found.candidate_score)
             yield [*row, *("-" if score is None else f"{score:.4f}" for score in scores)] if scored else row
 
+    def _layers(self, *, verbose: bool) -> Iterable[list[str]]:
+        yield ["layer", "makes", "SQNR", "of what it reads"]
+        worst = sorted(self.layers, key=lambda layer: layer.sqnr - min(layer.before, _EXACT))[:_WORST]
+        for layer in self.layers:
+            if verbose or (layer in worst and layer.sqnr < min(layer.before, _EXACT)):
+                yield [f"{layer.op_type} {layer.node}", layer.tensor, _decibels(layer.sqnr), _decibels(layer.before)]
+
     def _verdict(self) -> Iterable[str]:
         yield f"{100 * self.agreement:.2f} % of the answers are the same"
+        first = next((layer for layer in self.layers if layer.sqnr < _EXACT), None)
+        if first is not None:
+            yield f"the error starts at {first.op_type} {first.node}: {_decibels(first.sqnr)}"
+        elif self.layers:
+            yield f"no inner tensor is under {_EXACT:g} dB"
         score = self.score
+        if score is not None and score.p_value is not None:
+            yield (
+                f"{score.metric}: {score.gained} answers are right in the candidate alone, {score.lost} in the "
+                f"reference alone: p = {score.p_value:.3g} (McNemar's exact test)"
+            )
         if score is not None and score.low is not None and score.high is not None:
             if score.low > 0 or score.high < 0:
                 yield f"{score.metric} is {'better' if score.low > 0 else 'worse'} by {abs(score.difference):.4f}"
             else:
                 yield f"no difference of {score.metric} is proven: the interval holds 0"
+
+
+def _decibels(value: float) -> str:
+    return f"{value:.1f} dB" if math.isfinite(value) else "exact" if value > 0 else "broken"
 
 
 def _score(score: ScoreChange) -> Iterable[list[str]]:

@@ -109,6 +109,58 @@ def test_disturbed_inputs(models: tuple[Path, Path], scores: dict[str, Any]) -> 
     assert again[1] == strong
 
 
+def test_severities(models: tuple[Path, Path], scores: dict[str, Any]) -> None:
+    found = onnxcomp.compare(*models, eval=scores["eval"], perturb=["all"])
+    assert [(one.perturbation, one.severity) for one in found.robustness] == [
+        (kind, severity) for kind in ("noise", "scaling") for severity in range(1, 6)
+    ]
+    scaled = [one.agreement for one in found.robustness if one.perturbation == "scaling"]
+    assert scaled == sorted(scaled)  # what is larger stands out of the bias that was added
+    assert "noise 0.1 (severity 1)" in found.render()
+
+
+def test_images_are_disturbed_as_such(resnet: Path, data: dict[str, Path]) -> None:
+    found = onnxcomp.compare(resnet, resnet, eval=data["eval"], perturb=["all"], batch=50).robustness
+    assert {one.perturbation for one in found} == {"noise", "blur", "brightness", "contrast", "occlusion"}
+    assert {one.agreement for one in found} == {1.0}
+    for kind in ("blur", "occlusion", "noise"):
+        kept = [one.reference_kept for one in found if one.perturbation == kind]
+        assert 0 < kept[-1] < kept[0] < 1.0 + 1e-9
+
+
+def test_mcnemar(models: tuple[Path, Path], scores: dict[str, Any]) -> None:
+    score = onnxcomp.compare(*models, eval=scores["eval"]).score
+    assert score is not None
+    assert (score.gained, score.lost) == (0, 10)
+    assert score.p_value == pytest.approx(2 / 2**10)
+
+
+def test_layers(parse: Parse, scores: dict[str, Any]) -> None:
+    text = "g (float[N,3] x) => (float[N,3] y) { a = Add(x, b) c = Mul(a, k) d = Add(c, b) y = Relu(d) }"
+    weights = {"b": [1.0, 2, 3], "k": [1.0, 1, 1]}
+    first = parse(text, weights).SerializeToString()
+    second = parse(text, weights | {"k": [1.1, 1.1, 1.1]}).SerializeToString()
+    found = onnxcomp.compare(first, second, eval=scores["unlabelled"], layers=True)
+    assert [layer.tensor for layer in found.layers] == ["a", "c", "d", "y"]
+    exact, scaled, added, _ = found.layers
+    assert exact.sqnr == np.inf
+    assert (scaled.op_type, scaled.before) == ("Mul", np.inf)
+    assert scaled.sqnr == pytest.approx(20, abs=0.01)  # a tenth of the amplitude
+    assert added.before == scaled.sqnr < added.sqnr
+    assert "the error starts at Mul" in found.render()
+    assert "Relu" in found.render(verbose=True)
+    same = onnxcomp.compare(first, first, layers=True)
+    assert "no inner tensor is under" in same.render()
+
+
+def test_layers_of_models_that_share_no_names(parse: Parse) -> None:
+    texts = ("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }", "g (float[N,3] x) => (float[N,3] z) { z = Relu(x) }")
+    models = [parse(text).SerializeToString() for text in texts]
+    found = onnxcomp.compare(*models, layers=True, by_position=True)
+    assert found.layers == ()
+    assert any("same name" in note for note in found.notes)
+
+
 def test_without_data_inputs_are_made_up(models: tuple[Path, Path]) -> None:
     found = onnxcomp.compare(models[0].read_bytes(), models[1].read_bytes())
     assert found.score is None
@@ -195,7 +247,8 @@ def test_models_that_can_not_be_paired(parse: Parse, models: tuple[Path, Path], 
         ({"metric": len}, UsageError, "metric"),
         ({"eval": "nowhere.npz"}, DataError, "nowhere"),
         ({"perturb": ["fog=1"]}, UsageError, "fog=1"),
-        ({"perturb": ["noise"]}, UsageError, "noise"),
+        ({"perturb": ["all=1"]}, UsageError, "all=1"),
+        ({"perturb": ["blur"]}, UsageError, "disturbed by blur: none is an image"),
         ({"perturb": ["noise=-1"]}, UsageError, "noise=-1"),
         ({"perturb": ["noise=nan"]}, UsageError, "nan"),
         ({"batch": 0}, UsageError, "batch"),
@@ -208,7 +261,7 @@ def test_wrong_use(models: tuple[Path, Path], arguments: dict[str, Any], kind: t
 
 def test_inputs_that_can_not_be_disturbed(parse: Parse) -> None:
     model = parse("g (int64[N] x) => (int64[N] y) { y = Neg(x) }").SerializeToString()
-    with pytest.raises(UsageError, match="no input can be disturbed"):
+    with pytest.raises(UsageError, match="no input can be disturbed by noise: none is of floats"):
         onnxcomp.compare(model, model, perturb=["noise=1"])
 
 
