@@ -5,6 +5,7 @@ other operand of the Add lost can be made up for there.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,10 +22,11 @@ from onnxcomp.passes.cleanup._graph import (
     set_constant,
     sole_consumer,
 )
-from onnxcomp.statistics import Columns, Window, columns_of
+from onnxcomp.statistics import Columns, Window, columns_of, draw
 
-__all__ = ["OPS", "Layer", "alone", "layer_of"]
+__all__ = ["OPS", "Kept", "Layer", "alone", "layer_of"]
 
+Kept = Mapping[str, Mapping[int, np.ndarray]]  # see `Origin.kept`
 OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -65,6 +67,54 @@ class Layer:
     def source(self) -> str:
         """Name of the tensor that it reads."""
         return self.columns.tensor
+
+    @property
+    def mine(self) -> set[str]:
+        """Name the tensors of the smaller model that fitting takes."""
+        return {self.source} | (set() if self.skip is None else {str(self.skip.name)})
+
+    @property
+    def theirs(self) -> set[str]:
+        """Name the tensors of the original that fitting takes."""
+        return {str(self.result.name)} | (set() if self.skip is None else {str(self.skip.name)})
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Groups, outputs of each, inputs of each."""
+        return self.columns.groups, self.width // self.columns.groups, self.columns.length
+
+    def vectors(
+        self,
+        wanted: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        kept: Kept,
+        most: int,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return some positions of a run.
+
+        Args:
+            wanted: Tensors of the original.
+            found: Tensors of the smaller model.
+            kept: What is left of the original's tensors.
+            most: Positions at most.
+            rng: Draws them.
+
+        Returns:
+            What the layer reads, [groups, positions, K]; what its sum with a skip should be, [groups, positions,
+            outputs / groups]; that skip.
+        """
+        name = str(self.result.name)
+        source = self.prepared(found[self.source])
+        places = draw(self.columns.count(source), most, rng)
+        whole = _left(wanted[name], kept.get(name, {}))
+        x, target = self.columns.at(source, places), self.outputs(whole, places)
+        if self.skip is None:
+            return x, target, np.zeros((), np.float32)
+        name = str(self.skip.name)
+        theirs, mine = _left(wanted[name], kept.get(name, {})), found[name]
+        added, around = (self.outputs(np.broadcast_to(skip, whole.shape), places) for skip in (theirs, mine))
+        return x, target + added, around
 
     def prepared(self, values: np.ndarray) -> np.ndarray:
         """Return the input of a run as `Columns` wants it: that of a ConvTranspose with zeros between its positions."""
@@ -162,6 +212,12 @@ def layer_of(node: ir.Node) -> Layer | str | None:
         return found
     skip = _skip(found.result)
     return replace(found, skip=skip, bounds=_bounds(found.result if skip is None else _sum(found.result)))
+
+
+def _left(values: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
+    for axis, places in kept.items():
+        values = np.take(values, places, axis=axis)
+    return values
 
 
 def alone(layer: Layer) -> Layer:

@@ -1,6 +1,7 @@
 """Which layers of a pruned model differ from the original, and in which order they can be fitted."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -8,9 +9,13 @@ import onnx_ir as ir
 from onnxcomp.passes.cleanup._graph import constant
 from onnxcomp.statistics import reads
 
+from .gates import Gates
 from .linear import Layer, alone
 
 __all__ = ["differing", "in_stages", "one_way"]
+
+
+Fittable = TypeVar("Fittable", bound=Layer | Gates)
 
 
 def differing(model: ir.Model, original: ir.Model) -> set[ir.Node]:
@@ -65,36 +70,35 @@ def one_way(layers: Sequence[Layer]) -> list[Layer]:
     return found
 
 
-def in_stages(graph: ir.Graph, layers: Iterable[Layer]) -> list[list[Layer]]:
+def in_stages(graph: ir.Graph, layers: Sequence[Fittable]) -> list[list[Fittable]]:
     """Group layers by the most layers that must be fitted before them; those of a group can be fitted at once."""
-    own = {layer.node: layer for layer in layers}
-    bits = {node: 1 << place for place, node in enumerate(own)}
+    bits: dict[ir.Node, int] = {}
+    for place, layer in enumerate(layers):
+        bits[layer.node] = bits.get(layer.node, 0) | 1 << place
     behind: dict[str, int] = {}  # by tensor: a bit for each layer on the way to it
-    needs: dict[ir.Node, int] = {}
     for node in graph:
-        mask = 0
+        mask = bits.get(node, 0)
         for name in reads(node):
             mask |= behind.get(name, 0)
-        mask |= bits.get(node, 0)
         behind |= {str(value.name): mask for value in node.outputs}
-    for node, layer in own.items():
-        skip = 0 if layer.skip is None else behind.get(str(layer.skip.name), 0)
-        needs[node] = behind.get(layer.source, 0) | skip
-    order = list(own)
-    depths: dict[ir.Node, int] = {}
-    todo = list(own)
-    while todo:
-        ready = [n for n in todo if all(order[k] in depths for k in _places(needs[n]))]
+    needs = [_places(_union(behind.get(name, 0) for name in layer.mine)) for layer in layers]
+    depths: dict[int, int] = {}
+    stages: list[list[Fittable]] = []
+    while len(depths) < len(layers):
+        ready = [k for k in range(len(layers)) if k not in depths and all(other in depths for other in needs[k])]
         if not ready:
             raise AssertionError("layers wait for each other")
-        for node in ready:
-            depths[node] = 1 + max((depths[order[k]] for k in _places(needs[node])), default=-1)
-        todo = [node for node in todo if node not in depths]
-    stages: list[list[Layer]] = [[] for _ in range(1 + max(depths.values(), default=-1))]
-    for node, depth in depths.items():
-        stages[depth].append(own[node])
+        depths |= dict.fromkeys(ready, len(stages))
+        stages.append([layers[k] for k in ready])
     return stages
 
 
 def _places(mask: int) -> list[int]:
     return [place for place in range(mask.bit_length()) if mask >> place & 1]
+
+
+def _union(masks: Iterable[int]) -> int:
+    found = 0
+    for mask in masks:
+        found |= mask
+    return found

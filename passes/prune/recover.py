@@ -13,14 +13,17 @@ Memory: sums of K^2 + outputs x K numbers per layer for inputs of K weights, twi
 models run piece by piece, each node once per sample; what waits between pieces is in files where it is much (see
 `Relay`).
 
+What a Relu or a Clip behind a layer cuts off in both models costs nothing: a few more sweeps over the samples move the
+targets there. The matrices of recurrent layers are fitted to what they added up for the gates (`gates`).
+
 Declines: layers whose weight is shared, computed or not float32; those whose output the original lacks; and those that
-no change makes better on samples that were held out.
+no change makes better on samples that were held out. Weights of which many are 0 are scaled at most: they stay 0.
 
 Sources: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", section 3.1 (least squares from
 the student's input), 3.2 (residual branches); Nagel et al. 2019, section 4.2 (mean of the outputs).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -35,6 +38,7 @@ from onnxcomp.passes.cleanup._graph import Names
 from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 from onnxcomp.statistics import MOST_BYTES, POSITIONS, Relay, inner_values
 
+from .gates import Gates, gates_of
 from .linear import Layer, alone, layer_of
 from .order import differing, in_stages, one_way
 from .refit import SWEEPS, Fit
@@ -92,11 +96,14 @@ class Recover(Pass[RecoverConfig]):
         fitted = self._fit(model, teacher, layers, ctx, ctx.samples.spread(self.config.runs))
         return PassStats(modified=fitted > 0, counters={"layers fitted": fitted} if fitted else {})
 
-    def _fit(self, model: ir.Model, teacher: ir.Model, layers: list[Layer], ctx: PassContext, feeds: Samples) -> int:
+    def _fit(
+        self, model: ir.Model, teacher: ir.Model, layers: list[Layer | Gates], ctx: PassContext, feeds: Samples
+    ) -> int:
         """Fit the layers, those that do not feed each other together; return how many became better."""
         assert ctx.origin is not None
         plan = [part for stage in in_stages(model.graph, layers) for part in _parts(stage)]
-        theirs, mine = ([_names(part, which) for part in plan] for which in ("result", "source"))
+        sides = [[layer.theirs for layer in part] for part in plan], [[layer.mine for layer in part] for part in plan]
+        theirs, mine = ([set().union(*names) for names in each] for each in sides)
         fitted, names = 0, Names(model)
         with (
             Relay(teacher, feeds, set().union(*theirs), threads=ctx.threads) as first,
@@ -128,40 +135,46 @@ class Recover(Pass[RecoverConfig]):
             ctx.progress(total, total)
         return fitted
 
-    def _layers(self, model: ir.Model, teacher: ir.Model, ctx: PassContext) -> list[Layer]:
+    def _layers(self, model: ir.Model, teacher: ir.Model, ctx: PassContext) -> list[Layer | Gates]:
         """Return the layers whose output may differ from the original's, in the order of the graph."""
-        known, layers = inner_values(teacher), []
+        assert ctx.origin is not None
+        known, nodes = inner_values(teacher), {str(node.name): node for node in teacher.graph}
+        layers: list[Layer] = []
+        gates: list[Gates] = []
         changed = differing(model, teacher)
         for node in model.graph:
-            found = layer_of(node) if node in changed else None
+            found: Layer | list[Gates] | str | None = layer_of(node) if node in changed else None
+            if node in changed and found is None:
+                found = gates_of(node, nodes.get(str(node.name)), ctx.origin.kept)
             if found is None:
                 continue
             if node.name in self.config.exclude:
                 ctx.skip(node, "excluded")
             elif isinstance(found, str):
                 ctx.skip(node, found)
+            elif max(map(_bytes, found if isinstance(found, list) else [found])) > MOST_BYTES:
+                ctx.skip(node, f"its Gram matrices would take more than {MOST_BYTES >> 20} MB")
+            elif isinstance(found, list):
+                gates += found
             elif str(found.result.name) not in known:
                 ctx.skip(node, "the original has no such tensor")
-            elif 16 * found.columns.groups * found.columns.length**2 > MOST_BYTES:
-                ctx.skip(node, f"its Gram matrices would take more than {MOST_BYTES >> 20} MB")
             else:
-                lost = found.skip is not None and str(found.skip.name) not in known
-                layers.append(alone(found) if lost else found)
-        return one_way(layers)
+                layers.append(found if found.theirs <= set(known) else alone(found))
+        return [*one_way(layers), *gates]
 
 
-def _names(layers: Iterable[Layer], which: Literal["source", "result"]) -> set[str]:
-    """Name the tensors that fitting layers takes: of the smaller model the sources, of the original the results."""
-    own = {layer.source if which == "source" else str(layer.result.name) for layer in layers}
-    return own | {str(layer.skip.name) for layer in layers if layer.skip is not None}
+def _bytes(layer: Layer | Gates) -> int:
+    """Return what the sums of a layer take."""
+    groups, outputs, length = layer.size
+    return 2 * 8 * groups * length * (length + outputs)
 
 
-def _parts(stage: Sequence[Layer]) -> Iterator[list[Layer]]:
+def _parts(stage: Sequence[Layer | Gates]) -> Iterator[list[Layer | Gates]]:
     """Deal layers out so that the sums of a part keep to the bound."""
-    part: list[Layer] = []
+    part: list[Layer | Gates] = []
     used = 0
     for layer in stage:
-        size = 16 * layer.columns.groups * layer.columns.length**2 + 16 * layer.columns.length * layer.width
+        size = _bytes(layer)
         if part and used + size > MOST_BYTES:
             yield part
             part, used = [], 0

@@ -10,10 +10,10 @@ import numpy as np
 from onnxcomp.errors import ModelError
 from onnxcomp.passbase import Origin
 from onnxcomp.passes.cleanup._graph import Names
-from onnxcomp.statistics import draw
 
 from .fit import Change, Sums, affine, least_squares, mean_shift
-from .linear import Layer
+from .gates import Gates
+from .linear import Kept, Layer
 
 __all__ = ["SWEEPS", "Fit", "Method"]
 
@@ -23,6 +23,7 @@ SWEEPS = 6  # more over the samples at most, for layers with an activation that 
 _DAMPINGS = (1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 10.0)
 _HELD_OUT = 4  # every so many runs one judges
 _WORTH = 0.995  # of the loss, which another sweep must come below
+_SPARSE = 0.1  # of the weights are 0: somebody has pruned them, and a fit would not leave them 0
 _SAME = 1e-10  # of the power of the output: such an error is rounding
 
 
@@ -34,7 +35,7 @@ class Fit:
         layer: The layer.
         weight: Its weight now, [groups, outputs / groups, K].
         bias: Its bias now, [groups, outputs / groups]; None: there is no place for one.
-        kept: What is left of the original's result, and of what is added to it: indices by axis.
+        kept: What is left of the original's tensors.
         sums: Over the runs to fit on.
         judge: Over the runs that are held out.
         runs: How many were added in this sweep.
@@ -43,10 +44,10 @@ class Fit:
         sweep: What is summed up where an activation cuts off what the layer gives.
     """
 
-    layer: Layer
+    layer: Layer | Gates
     weight: np.ndarray
     bias: np.ndarray | None
-    kept: tuple[Mapping[int, np.ndarray], Mapping[int, np.ndarray]]
+    kept: Kept
     sums: Sums
     judge: Sums
     runs: int = 0
@@ -55,14 +56,10 @@ class Fit:
     sweep: "_Sweep | None" = None
 
     @classmethod
-    def of(cls, layer: Layer, origin: Origin) -> "Fit":
+    def of(cls, layer: Layer | Gates, origin: Origin) -> "Fit":
         """Begin with a layer as it is."""
-        weight = layer.weight()
-        kept = tuple(
-            {} if value is None else origin.kept.get(str(value.name), {}) for value in (layer.result, layer.skip)
-        )
-        sums = [Sums.empty(*weight.shape) for _ in range(2)]
-        return cls(layer, weight, layer.bias(), (kept[0], kept[1]), sums[0], sums[1])
+        sums = [Sums.empty(*layer.size) for _ in range(2)]
+        return cls(layer, layer.weight(), layer.bias(), origin.kept, sums[0], sums[1])
 
     def add(
         self, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, most: int, rng: np.random.Generator
@@ -78,7 +75,7 @@ class Fit:
         Raises:
             ModelError: A value is no number.
         """
-        x, target, around = self._vectors(wanted, found, most=most, rng=rng)
+        x, target, around = self.layer.vectors(wanted, found, self.kept, most, rng)
         self.runs += 1
         if self.sweep is not None:
             self._sweep(self.sweep, x, target, around)
@@ -88,21 +85,6 @@ class Fit:
             sums.add(x, target - around - self._given(x, None), target)
         except ValueError as err:
             raise ModelError(f"what {self.layer.name} reads or gives is {err}") from err
-
-    def _vectors(
-        self, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, most: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return some positions of a run: what the layer reads, what its sum with a skip should be, and that skip."""
-        layer, name = self.layer, str(self.layer.result.name)
-        source = layer.prepared(found[layer.source])
-        places = draw(layer.columns.count(source), most, rng)
-        whole = _left(wanted[name], self.kept[0])
-        target = layer.outputs(whole, places)
-        if layer.skip is None:
-            return layer.columns.at(source, places), target, np.zeros((), np.float32)
-        theirs, mine = _left(wanted[str(layer.skip.name)], self.kept[1]), found[str(layer.skip.name)]
-        added, around = (layer.outputs(np.broadcast_to(skip, whole.shape), places) for skip in (theirs, mine))
-        return layer.columns.at(source, places), target + added, around
 
     def _given(self, x: np.ndarray, change: Change | None) -> np.ndarray:
         """Return what the layer gives, as it is or changed, [groups, positions, outputs / groups]."""
@@ -171,7 +153,7 @@ class Fit:
         found = [("bias", 0.0)] if self.bias is not None else []
         if method != "bias":
             found.append(("affine", 0.0))
-        if method == "least-squares":
+        if method == "least-squares" and (self.weight == 0).mean() < _SPARSE:
             found += [(method, d) for d in ((damping,) if damping else _DAMPINGS)]
         return found
 
@@ -213,9 +195,3 @@ def _reachable(target: np.ndarray, found: np.ndarray, bounds: tuple[float, float
     low, high = bounds
     below = np.where(target <= low, np.minimum(found, low), target)
     return np.where(target >= high, np.maximum(found, high), below)
-
-
-def _left(values: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
-    for axis, places in kept.items():
-        values = np.take(values, places, axis=axis)
-    return values

@@ -166,6 +166,24 @@ def test_it_declines_what_is_excluded_and_leaves_what_lost_nothing(parse: Parse,
     assert [skip.reason for skip in ctx.skipped] == ["excluded"] * 2
 
 
+def test_weights_that_were_set_to_zero_stay_zero(parse: Parse, samples: Any) -> None:
+    model, ctx = block(parse, "conv"), context(samples(images(1, 6, 8, 8, runs=8)))
+    PruneChannels(PruneChannelsConfig(ratio=0.5, round=1)).run(model, ctx)
+    before = {}
+    for node in model.graph:
+        value = node.inputs[1] if node.op_type == "Conv" else None
+        if value is not None and value.const_value is not None:
+            array = value.const_value.numpy() * (np.random.default_rng(0).random(value.const_value.shape.numpy()) < 0.5)
+            value.const_value = ir.tensor(array, name=value.name)
+            before[str(node.name)] = array == 0
+    assert Recover().run(model, ctx).modified
+    for node in model.graph:
+        if node.op_type == "Conv":
+            (value,) = (v for v in node.inputs[1:2] if v is not None)
+            assert value.const_value is not None
+            np.testing.assert_array_equal(value.const_value.numpy() == 0, before[str(node.name)])
+
+
 def test_progress_counts_to_its_end(parse: Parse, samples: Any) -> None:
     model, ctx = block(parse, "depthwise"), context(samples(images(1, 6, 8, 8, runs=4)))
     PruneChannels(PruneChannelsConfig(ratio=0.5, round=1)).run(model, ctx)
