@@ -1,5 +1,6 @@
 """Where the error of a model starts: its inner tensors beside those of the same names in the original."""
 
+import math
 from typing import TYPE_CHECKING
 
 from onnxcomp.data import Samples
@@ -13,13 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["layer_fidelity"]
 
+_RECOVERED = 6.0  # dB
 _RUNS = 8  # all inner tensors of a run are in memory at once
 
 
 def layer_fidelity(reference: "ir.Model", candidate: "ir.Model", samples: Samples) -> tuple[LayerFidelity, ...]:
     """Compare the float tensors that both models compute under the same name, in the order of the reference.
 
-    Both run as their graphs are written: what onnxruntime would fuse has no tensors to look at.
+    A tensor whose error does not reach what is made from it is left out: its name means something else there. Both
+    models run as their graphs are written: what onnxruntime would fuse has no tensors to look at.
 
     Args:
         reference: The original.
@@ -48,16 +51,38 @@ def layer_fidelity(reference: "ir.Model", candidate: "ir.Model", samples: Sample
 
 
 def _layers(reference: "ir.Model", found: dict[str, float]) -> "list[LayerFidelity]":
-    """Set each tensor beside the worst of those that it is made from."""
-    best = float("inf")
+    """Set each tensor beside the worst of those that it is made from; leave out those whose error nobody reads."""
     worst_before: dict[str, float] = {}
+    heard = _heard(reference, found)
     layers = []
     for node in reference.graph:
         read = [str(value.name) for value in node.inputs if value is not None]
-        before = min((worst_before.get(name, best) for name in read), default=best)
+        before = min((worst_before.get(name, math.inf) for name in read), default=math.inf)
         for output in node.outputs:
             name = str(output.name)
-            worst_before[name] = found.get(name, before)
-            if name in found:
+            if name in found and heard[name] <= found[name] + _RECOVERED:
                 layers.append(LayerFidelity(name, str(node.name), node.op_type, found[name], before))
+                worst_before[name] = found[name]
+            else:
+                worst_before[name] = before
     return layers
+
+
+def _heard(reference: "ir.Model", found: dict[str, float]) -> dict[str, float]:
+    """Return the worst SQNR of the compared tensors that are made from each one next; its own, where it is an output.
+
+    What is far better than the tensor itself shows that its name means something else in the candidate: before a Relu
+    that integers have in their range, for example, or a normalization that weights have taken in.
+    """
+    heard: dict[str, float] = {}
+    for node in reversed(reference.graph):
+        for output in node.outputs:
+            name = str(output.name)
+            after = [
+                found.get(str(made.name), heard.get(str(made.name), math.inf))
+                for reader, _ in output.uses()
+                for made in reader.outputs
+            ]
+            own = [found[name]] if name in found and (output.is_graph_output() or not after) else []
+            heard[name] = min([*after, *own], default=math.inf)
+    return heard

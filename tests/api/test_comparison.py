@@ -153,6 +153,15 @@ def test_layers(parse: Parse, scores: dict[str, Any]) -> None:
     assert "no inner tensor is under" in same.render()
 
 
+def test_a_tensor_that_means_something_else_is_no_layer(parse: Parse, scores: dict[str, Any]) -> None:
+    first = "g (float[N,3] x) => (float[N,3] y) { a = Neg(x) r = Relu(a) y = Add(r, b) }"
+    second = "g (float[N,3] x) => (float[N,3] y) { z = Neg(x) a = Relu(z) r = Relu(a) y = Add(r, b) }"
+    models = [parse(text, {"b": [1.0, 2, 3]}).SerializeToString() for text in (first, second)]
+    found = onnxcomp.compare(*models, eval=scores["unlabelled"], layers=True)
+    assert [layer.tensor for layer in found.layers] == ["r", "y"]
+    assert {layer.before for layer in found.layers} == {np.inf}
+
+
 def test_layers_of_models_that_share_no_names(parse: Parse) -> None:
     texts = ("g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }", "g (float[N,3] x) => (float[N,3] z) { z = Relu(x) }")
     models = [parse(text).SerializeToString() for text in texts]
