@@ -207,6 +207,7 @@ class Pass(ABC, Generic[C]):
         name: Stable; used in recipes and reports.
         Config: A frozen dataclass that validates itself.
         exact: Whether outputs stay equal up to rounding.
+        shifts: Whether activations are others afterwards, so that steps that follow measure them anew.
         needs: What must be there before the pass can run.
         wants: What it makes use of where it is there.
         choices: Values of settings that a search may try, by setting.
@@ -215,6 +216,7 @@ class Pass(ABC, Generic[C]):
     name: ClassVar[str]
     Config: ClassVar[type[Any]] = NoConfig
     exact: ClassVar[bool]
+    shifts: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset()
     wants: ClassVar[frozenset[Need]] = frozenset()
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}

@@ -179,7 +179,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 )
 
 Goal = Literal["latency", "size", "balanced"]
-Technique = Literal["static", "dynamic", "weights", "float16"]  # of those that `optimize` chooses from
+Technique = Literal["prune", "static", "dynamic", "weights", "float16"]  # of those that `optimize` chooses from
 
 
 def _check_numbers(bounds: object) -> None:

@@ -314,6 +314,8 @@ def prepare(
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
     if techniques is not None and "static" in techniques and not calibrated:
         raise UsageError("static INT8 needs calibration samples", hint="--calibration DATA or --statistics FILE")
+    if techniques is not None and "prune" in techniques and calibration is None and not synthetic_calibration:
+        raise UsageError("pruning needs calibration samples", hint="--calibration DATA")
     if techniques is not None and "float16" in techniques and not chosen.float16:
         raise UsageError(f"computing in float16 is not faster on {chosen.name}", hint="--technique weights stores it")
     budget = budget or Budget()

@@ -61,6 +61,7 @@ class Goal(enum.StrEnum):
 class Technique(enum.StrEnum):
     """What `optimize` may use."""
 
+    PRUNE = "prune"
     STATIC = "static"
     DYNAMIC = "dynamic"
     WEIGHTS = "weights"

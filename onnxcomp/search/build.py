@@ -11,7 +11,8 @@ from onnxcomp.model import fingerprint, open_session, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe
-from onnxcomp.search.candidates import ATTENTION, ROUNDED, Candidate, attended, corrected, retuned
+from onnxcomp.search.candidates import ATTENTION, Candidate, attended, corrected, retuned
+from onnxcomp.search.fronts import Fronts
 from onnxcomp.search.memory import Memory
 from onnxcomp.search.polish import polish
 from onnxcomp.search.race import NO_SLOWER, Race
@@ -64,7 +65,7 @@ class Builder:
         self._ctx = ctx
         self._verifier = verifier
         self._progress = progress
-        self._fronts: dict[str, tuple[ir.Model, tuple[PassReport, ...]]] = {}
+        self._fronts = Fronts(cleaned, ctx, verifier, progress, memory)
         self._memory = memory
 
     def cleanup(self) -> Built:
@@ -97,10 +98,10 @@ class Builder:
     def _made(self, candidate: Candidate) -> "tuple[ir.Model, tuple[PassReport, ...]]":
         def make() -> "tuple[ir.Model, tuple[PassReport, ...]]":
             report = partial(self._stage, candidate.name)
-            start, done = self._start(candidate.recipe)
-            rest = Recipe(candidate.recipe.steps[len(done) :])
-            model, others = run_recipe(start, rest, self._ctx, self._verifier, progress=report)
-            return model, (*done, *others)
+            front = self._fronts.of(candidate.recipe)
+            rest = Recipe(candidate.recipe.steps[len(front.passes) :])
+            model, others = run_recipe(front.model, rest, front.ctx, self._verifier, progress=report)
+            return model, (*front.passes, *others)
 
         made = self._memory.recall_model(f"model of {candidate.name}", partial(_key, "model", candidate.recipe), make)
         if self._ctx.ranges is not None:
@@ -267,28 +268,8 @@ class Builder:
         return found if ratio.ratio < 1 and ratio.high <= NO_SLOWER else None
 
     def _variants(self, candidate: Built, verifier: Verifier) -> Variants:
-        base, done = self._start(candidate.recipe)
-        return Variants(base, candidate.recipe, self._ctx, verifier, done=len(done))
-
-    def _start(self, recipe: Recipe) -> "tuple[ir.Model, tuple[PassReport, ...]]":
-        """Return the model from which to go on with a recipe, and the reports of its steps that are done already.
-
-        Rounding weights takes long, and many candidates begin with it.
-        """
-        rounded = ROUNDED.recipe.steps[0]
-        if rounded not in recipe.steps:
-            return self._cleaned, ()
-        front = Recipe(recipe.steps[: recipe.steps.index(rounded) + 1])
-
-        def make() -> "tuple[ir.Model, tuple[PassReport, ...]]":
-            report = partial(self._stage, ROUNDED.name)
-            model, reports = run_recipe(self._cleaned, front, self._ctx, self._verifier, progress=report)
-            return model, tuple(reports)
-
-        if (text := front.to_toml()) not in self._fronts:
-            key = partial(_key, "rounded", front)
-            self._fronts[text] = self._memory.recall_model("the model with rounded weights", key, make)
-        return self._fronts[text]
+        front = self._fronts.of(candidate.recipe)
+        return Variants(front.model, candidate.recipe, front.ctx, verifier, done=len(front.passes))
 
     @cached_property
     def _has_attention(self) -> bool:

@@ -1,6 +1,6 @@
 """What `optimize` tries: named recipes. Every one starts from the same cleaned-up model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
@@ -14,6 +14,7 @@ __all__ = [
     "cleanup",
     "corrected",
     "prepared",
+    "pruned",
     "quantized",
     "retuned",
     "wanted",
@@ -53,6 +54,7 @@ _UPGRADE = Step("upgrade-opset", {"minimum": 13})
 _DYNAMIC = Step("quantize-dynamic")
 _EXPAND = Step("expand-hard-swish")
 _TECHNIQUES: dict[str, Technique] = {
+    "prune-channels": "prune",
     "quantize-static": "static",
     "quantize-dynamic": "dynamic",
     "quantize-weights": "weights",
@@ -70,6 +72,7 @@ _FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
 _COMPUTED = Candidate("float16", Recipe((Step("convert-float16"),)))
 _EQUALIZE = Step("equalize")
 _CORRECT = Step("bias-correct", {"runs": 24})
+_COSTS = {"macs": "MACs", "params": "parameters"}
 _OTHER_METHODS = ("mmse", "kl")  # on some models one of them loses nothing where percentile loses points
 _STATIC_CONV = Step("quantize-static", {"method": "percentile", "anchors": ["Conv"]})
 
@@ -166,6 +169,20 @@ def retuned(name: str, recipe: Recipe, *, rounded: bool) -> list[Candidate]:
         steps = (Step(s.name, {**s.settings, "method": method}) if s.name == static else s for s in recipe.steps)
         found.append(Candidate(f"{name}, {method}", Recipe(tuple(steps))))
     return found
+
+
+def pruned(name: str, recipe: Recipe, kept: Mapping[str, float]) -> Candidate:
+    """Return a candidate that prunes channels and recovers what it can before it follows a recipe.
+
+    Args:
+        name: Of the candidate whose recipe it is; none where nothing follows.
+        recipe: What follows.
+        kept: The share of ``macs`` or ``params`` that is to be left.
+    """
+    ((what, share),) = kept.items()
+    title = f"pruned to {share:.0%} of the {_COSTS[what]}"
+    steps = (Step("prune-channels", kept), Step("recover"), *recipe.steps)
+    return Candidate(f"{name}, {title}" if name else title, Recipe(steps))
 
 
 def corrected(name: str, recipe: Recipe) -> Candidate:

@@ -6,11 +6,11 @@ from onnxcomp.search.race import NO_SLOWER
 from onnxcomp.search.result import CandidateResult, Miss
 from onnxcomp.target import Budget, Goal
 
-__all__ = ["misses", "objection", "ranked", "worth_saving"]
+__all__ = ["FASTER", "misses", "objection", "ranked", "worth_saving"]
 
 _LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
 _SIZE_TIE = 0.01
-_FASTER = 0.99  # two sessions of one and the same model differ by up to a percent
+FASTER = 0.99  # two sessions of one and the same model differ by up to a percent
 
 
 def objection(
@@ -30,8 +30,8 @@ def objection(
     if fallback:
         return None
     latency = candidate.latency
-    if goal == "latency" and not (latency is not None and latency.high < _FASTER):
-        return f"not clearly faster: its interval does not end below {_FASTER:g}"
+    if goal == "latency" and not (latency is not None and latency.high < FASTER):
+        return f"not clearly faster: its interval does not end below {FASTER:g}"
     if goal == "size" and not candidate.size < original_size:
         return "not smaller"
     if goal == "balanced" and not _cost(candidate, original_size, goal) < 1:

@@ -24,6 +24,7 @@ from onnxcomp.search.build import Builder, Built, taken
 from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.front import explore
 from onnxcomp.search.prove import Proof, Prover
+from onnxcomp.search.pruning import prune
 from onnxcomp.search.race import Race
 from onnxcomp.search.result import CandidateResult, FrontModel, Miss, NearMiss, Outcome
 from onnxcomp.search.work import Progress, Work
@@ -220,6 +221,8 @@ class _Optimizer:
             repaired = self._repair(candidate, prover, builder)
             built += repaired
             kept += [variant for variant in repaired if variant.result.rejected is None]
+        if (slim := self._prune(kept, built, prover, builder)) is not None:
+            kept.append(slim)
         rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
         queue = self._ranked(kept) + rest
         while queue:
@@ -236,6 +239,32 @@ class _Optimizer:
     def _given(self) -> bool:
         """Whether candidates are taken as they are: by the user's own recipe, or timed elsewhere."""
         return self._work.recipe is not None or self._work.measured is not None
+
+    def _prune(self, kept: list[Built], built: list[Built], prover: Prover, builder: Builder) -> Built | None:
+        """Return a candidate with fewer channels that is timed and better than all that are kept, or None."""
+        work = self._work
+        wanted = work.techniques is None or "prune" in work.techniques
+        if self._given or work.calibration is None or not wanted or self._late():
+            return None
+        best, *_ = self._ranked(kept) or [None]
+        tried, found = prune(best, builder, prover.judge, goal=work.goal, late=self._late)
+        built += tried
+        for candidate in tried:
+            if candidate is not found and candidate.result.rejected is None:
+                candidate.result.rejected = "tried to see how much can go"
+        if found is None:
+            return None
+        self._measure([found])
+        if found.result.rejected is None and best is not None and not self._gains(found, best):
+            found.result.rejected = f"no better than {best.result.name}, side by side"
+        return found if found.result.rejected is None else None
+
+    def _gains(self, candidate: Built, best: Built) -> bool:
+        """Whether a candidate is clearly better for the goal than another, which loses less."""
+        if self._work.goal == "size" or not self._work.timed:
+            return choose.worth_saving(candidate.result, [best.result], self._size, "size")
+        models = {"as it was": best.model, "pruned": candidate.model}
+        return self._race.among(models, f"time {candidate.result.name}").ratios["pruned"].high < choose.FASTER
 
     def _ranked(self, built: list[Built]) -> list[Built]:
         """Order the candidates that nothing speaks against, best first."""
@@ -357,7 +386,8 @@ class _Optimizer:
             return max((miss.excess for miss in missed), default=0.0)
 
         found = []
-        for candidate in sorted(built, key=lambda one: (excess(costs(one)), one.result.size))[:_NEAREST]:
+        whole = [one for one in built if one.result.latency is not None] or built  # the others were steps on the way
+        for candidate in sorted(whole, key=lambda one: (excess(costs(one)), one.result.size))[:_NEAREST]:
             quality = prover.final_quality(candidate)
             missed = [*costs(candidate), *(prover.misses(quality) if quality is not None else ())]
             missed = missed or [Miss(candidate.result.rejected or "", math.inf)]

@@ -67,6 +67,7 @@ class Variants:
         # Steps in front that have no units (opset upgrade, rounding of weights) are the same for every variant
         passes = [step.make() for step in recipe.steps]
         whole = next((i for i, p in enumerate(passes) if not p.exact and type(p).units is not Pass.units), len(passes))
+        whole = max(whole, done)
         self._front = recipe.steps[:whole]
         self._steps = recipe.steps[whole:]
         self.names = tuple(step.name for step in self._steps)

@@ -126,6 +126,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
     Config: ClassVar[type[PruneChannelsConfig]] = PruneChannelsConfig
     exact: ClassVar[bool] = False
     wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+    shifts: ClassVar[bool] = True
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"ratio": (0.25, 0.5, 0.75)}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:

@@ -1,5 +1,6 @@
 """A chain of layers of which some do not survive 8 bits: a channel before them is thousands of times the others."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,15 +71,23 @@ def chain(parse: Callable[..., Any], samples: Any) -> Callable[..., Chain]:
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make up the time of every candidate, as a share of the original's; `other` for those not named."""
+    """Make up the time of every candidate, as a share of the original's; `other` for those not named.
 
-    def pretend(*, other: float = 0.5, fused: float = 1.0, **ratios: float) -> None:
+    Channels are pruned only where it is said how the time of what is pruned compares with the same unpruned.
+    """
+    search = importlib.import_module("onnxcomp.search.optimize")
+    untouched = search.prune
+
+    def pretend(*, other: float = 0.5, fused: float = 1.0, pruned: float | None = None, **ratios: float) -> None:
+        alike = {"fused": fused, "pruned": pruned or 1.0}
+        monkeypatch.setattr(search, "prune", untouched if pruned else lambda *_, **__: ([], None))
+
         def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
             for run in contenders.values():
                 run()  # everything that is timed must run
             # variants of one candidate, raced among themselves, are all alike
             found = {
-                name: ratios.get(name, other) if baseline == "original" else fused if name == "fused" else 1.0
+                name: ratios.get(name, other) if baseline == "original" else alike.get(name, 1.0)
                 for name in contenders
                 if name != baseline
             }

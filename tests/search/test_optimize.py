@@ -91,6 +91,29 @@ def test_for_size_weights_alone_are_tried(times: Any, data: Any, sample_models: 
     assert not {"int4 weights", "int8 weights"} & {c.name for c in fast.report.outcome.candidates}
 
 
+@pytest.mark.parametrize("pruned", [0.7, 0.999])
+def test_channels_go_where_that_pays(pruned: float, times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
+    budget = Budget(max_drop=0.05, min_agreement=0.8)
+    times(other=0.5, static=0.4, pruned=pruned)
+    result = onnxcomp.optimize(resnet, **data, budget=budget)
+    check(result, resnet, tmp_path)
+    outcome = result.report.outcome
+    tried = {c.name: c for c in outcome.candidates if "pruned" in c.name}
+    assert any(c.quality.score >= 0.8 for c in tried.values())
+    if pruned == 0.7:
+        names = [step.name for step in recipe_of(result.model).steps]
+        first = names.index("prune-channels")
+        assert names[first + 1] == "recover"
+        assert "quantize-static" in names[first + 2 :]
+        assert outcome.size < tried[outcome.winner].size * 1.01
+        assert outcome.original_quality.score - outcome.quality.score <= 0.05 + 1e-9
+        again = onnxcomp.optimize(resnet, **data, budget=budget, recipe=Recipe.from_toml(result.report.recipe))
+        assert check(again, resnet, tmp_path)["size"] == outcome.size
+    else:
+        assert "pruned" not in str(outcome.winner)
+        assert any("no better than" in str(c.rejected) for c in tried.values())
+
+
 @pytest.mark.parametrize("technique", ["static", "dynamic"])
 def test_only_the_technique_that_is_named_is_tried(technique: Any, times: Any, data: Any, sample_models: Path) -> None:
     model = sample_models / "lenet_300_100" / "model.onnx"  # matrix products alone: both techniques take it

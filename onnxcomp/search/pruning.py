@@ -1,0 +1,61 @@
+"""Looks for the most channels that can go: prune, recover, and then what is done to the best model anyway.
+
+How much is bisected on the float model, which costs no calibration; what is found is then built whole, milder where
+that loses too much. Whether it is kept, times decide.
+"""
+
+from collections.abc import Callable
+
+from onnxcomp.recipe import Recipe
+from onnxcomp.search.build import Builder, Built
+from onnxcomp.search.candidates import Candidate, pruned
+from onnxcomp.target import Goal
+
+__all__ = ["prune"]
+
+_KEPT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of the model's cost, mild to bold
+_MILDER = 3  # whole candidates that are tried, each milder than the one before
+
+
+def prune(
+    best: Built | None, builder: Builder, judge: Callable[[Built], None], *, goal: Goal, late: Callable[[], bool]
+) -> tuple[list[Built], Built | None]:
+    """Return judged candidates with fewer channels, and the boldest whole one that keeps the budget, if one does.
+
+    Args:
+        best: What they are to be better than; its recipe follows the pruning. None: nothing follows.
+        builder: Makes them.
+        judge: Fills in a candidate's quality, and why it is rejected.
+        goal: What costs count: parameters for ``size``, else multiply-accumulate operations.
+        late: Whether to be content with what has been found.
+    """
+    what = "params" if goal == "size" else "macs"
+    tried: list[Built] = []
+
+    def attempt(kept: float, name: str, follow: Recipe) -> Built | None:
+        (made,) = builder.build([pruned(name, follow, {what: kept})]) or (None,)
+        if made is not None:
+            made.rescued = True  # it is milder ones that repair it
+            tried.append(made)
+            if made.result.rejected is None:
+                judge(made)
+        return made
+
+    found: Built | None = None
+    mild, bold = -1, len(_KEPT)  # the boldest that keeps the budget, the mildest that does not
+    while bold - mild > 1 and not late():
+        middle = (mild + bold) // 2
+        made = attempt(_KEPT[middle], "", Recipe())
+        if made is None and not tried:  # there is nothing to prune
+            return [], None
+        if made is None or made.result.rejected is None:
+            mild, found = middle, made or found
+        else:
+            bold = middle
+    if best is None or not best.recipe.steps:
+        return tried, found
+    for place in range(mild, max(mild - _MILDER, -1), -1):
+        made = None if late() else attempt(_KEPT[place], best.result.name, best.recipe)
+        if made is not None and made.result.rejected is None:
+            return tried, made
+    return tried, None
