@@ -112,8 +112,8 @@ def optimize(
         goal: What to minimise: ``latency``, ``size``, or ``balanced`` (the product of both ratios).
         target: Where the model will run; ``auto`` is this machine.
         recipe: Passes to try instead of the built-in candidates.
-        techniques: ``static``, ``dynamic``, ``weights``, ``float16``: the only ones to try; None: all that data and
-            target allow.
+        techniques: ``prune``, ``static``, ``dynamic``, ``weights``, ``float16``: the only ones to try; None: all that
+            data and target allow.
         synthetic_calibration: Calibrate on made-up inputs, where there are no samples.
         threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows; images per run.

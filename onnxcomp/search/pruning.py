@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.build import Builder, Built
-from onnxcomp.search.candidates import Candidate, pruned
+from onnxcomp.search.candidates import pruned
 from onnxcomp.target import Goal
 
 __all__ = ["prune"]
@@ -34,11 +34,12 @@ def prune(
 
     def attempt(kept: float, name: str, follow: Recipe) -> Built | None:
         (made,) = builder.build([pruned(name, follow, {what: kept})]) or (None,)
-        if made is not None:
-            made.rescued = True  # it is milder ones that repair it
-            tried.append(made)
-            if made.result.rejected is None:
-                judge(made)
+        if made is None or not made.result.passes[0].modified:
+            return None
+        made.rescued = True  # it is milder ones that repair it
+        tried.append(made)
+        if made.result.rejected is None:
+            judge(made)
         return made
 
     found: Built | None = None
