@@ -13,7 +13,7 @@ from onnxcomp.target import Goal
 
 __all__ = ["prune"]
 
-_KEPT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of the model's cost, mild to bold
+_KEPT = tuple(share / 100 for share in range(95, 5, -5))  # of the model's cost, mild to bold
 _MILDER = 3  # whole candidates that are tried, each milder than the one before
 
 
