@@ -34,7 +34,7 @@ from onnxcomp.report.plan import Plan, PlannedCandidate
 from onnxcomp.search import Outcome, Progress, Work, cleanup, connected, hold_out, wanted
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
-from onnxcomp.target import Budget, Goal, Technique, get_target
+from onnxcomp.target import Budget, Goal, Target, Technique, get_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -312,12 +312,7 @@ def prepare(
     calibrated = calibration is not None or statistics is not None or synthetic_calibration
     if recipe is not None and not calibrated and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
-    if techniques is not None and "static" in techniques and not calibrated:
-        raise UsageError("static INT8 needs calibration samples", hint="--calibration DATA or --statistics FILE")
-    if techniques is not None and "prune" in techniques and calibration is None and not synthetic_calibration:
-        raise UsageError("pruning needs calibration samples", hint="--calibration DATA")
-    if techniques is not None and "float16" in techniques and not chosen.float16:
-        raise UsageError(f"computing in float16 is not faster on {chosen.name}", hint="--technique weights stores it")
+    _check_needs(techniques or (), chosen, samples=calibration is not None or synthetic_calibration, ranges=calibrated)
     budget = budget or Budget()
     source = Path(model) if isinstance(model, str | os.PathLike) else None
     known = open_statistics(statistics)
@@ -386,3 +381,20 @@ def _check_techniques(techniques: Collection[str] | None, recipe: object) -> Non
     known = get_args(Technique)
     if unknown := [name for name in techniques if name not in known] or ([] if techniques else ["(none)"]):
         raise UsageError(f"unknown technique {unknown[0]!r}", hint=f"one or more of: {', '.join(known)}")
+
+
+def _check_needs(techniques: Collection[str], target: Target, *, samples: bool, ranges: bool) -> None:
+    """Refuse techniques that were named and can't be used.
+
+    Args:
+        techniques: That were named.
+        target: Where the model will run.
+        samples: Whether there are calibration samples.
+        ranges: Whether there are those, or statistics of them.
+    """
+    if "static" in techniques and not ranges:
+        raise UsageError("static INT8 needs calibration samples", hint="--calibration DATA or --statistics FILE")
+    if "prune" in techniques and not samples:
+        raise UsageError("pruning needs calibration samples", hint="--calibration DATA")
+    if "float16" in techniques and not target.float16:
+        raise UsageError(f"computing in float16 is not faster on {target.name}", hint="--technique weights stores it")

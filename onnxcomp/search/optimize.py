@@ -23,10 +23,11 @@ from onnxcomp.search import choose
 from onnxcomp.search.build import Builder, Built, taken
 from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.front import explore
+from onnxcomp.search.nearest import nearest_misses, told
 from onnxcomp.search.prove import Proof, Prover
 from onnxcomp.search.pruning import prune
 from onnxcomp.search.race import Race
-from onnxcomp.search.result import CandidateResult, FrontModel, Miss, NearMiss, Outcome
+from onnxcomp.search.result import CandidateResult, FrontModel, Outcome
 from onnxcomp.search.work import Progress, Work
 from onnxcomp.statistics import RangeStore
 
@@ -37,7 +38,6 @@ __all__ = ["collect", "optimize"]
 
 _VERIFY_RUNS = 3
 _CORRECTING = 0.1  # of the time budget: what correcting biases may take
-_NEAREST = 3  # candidates that are named where nothing keeps the budget
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
 
 
@@ -221,10 +221,9 @@ class _Optimizer:
             repaired = self._repair(candidate, prover, builder)
             built += repaired
             kept += [variant for variant in repaired if variant.result.rejected is None]
-        if (slim := self._prune(kept, built, prover, builder)) is not None:
-            kept.append(slim)
-        rest = [c for c in self._ranked(built) if c not in failed and c not in kept]
-        queue = self._ranked(kept) + rest
+        slim = self._prune(kept, built, prover, builder)
+        rest = [c for c in self._ranked(built) if c not in failed and c not in kept and c not in slim]
+        queue = slim + self._ranked(kept) + rest
         while queue:
             candidate = queue.pop(0)
             if (proof := prover.prove(candidate)) is not None:
@@ -240,24 +239,24 @@ class _Optimizer:
         """Whether candidates are taken as they are: by the user's own recipe, or timed elsewhere."""
         return self._work.recipe is not None or self._work.measured is not None
 
-    def _prune(self, kept: list[Built], built: list[Built], prover: Prover, builder: Builder) -> Built | None:
-        """Return a candidate with fewer channels that is timed and better than all that are kept, or None."""
+    def _prune(self, kept: list[Built], built: list[Built], prover: Prover, builder: Builder) -> list[Built]:
+        """Return at most one candidate: with fewer channels, timed, and better than all that are kept."""
         work = self._work
         wanted = work.techniques is None or "prune" in work.techniques
         if self._given or work.calibration is None or not wanted or self._late():
-            return None
-        best, *_ = self._ranked(kept) or [None]
+            return []
+        best = next(iter(self._ranked(kept)), None)
         tried, found = prune(best, builder, prover.judge, goal=work.goal, late=self._late)
         built += tried
         for candidate in tried:
             if candidate is not found and candidate.result.rejected is None:
                 candidate.result.rejected = "tried to see how much can go"
         if found is None:
-            return None
+            return []
         self._measure([found])
         if found.result.rejected is None and best is not None and not self._gains(found, best):
             found.result.rejected = f"no better than {best.result.name}, side by side"
-        return found if found.result.rejected is None else None
+        return [found] if found.result.rejected is None else []
 
     def _gains(self, candidate: Built, best: Built) -> bool:
         """Whether a candidate is clearly better for the goal than another, which loses less."""
@@ -339,7 +338,7 @@ class _Optimizer:
         front: tuple[FrontModel, ...] | None,
     ) -> Outcome:
         missed = None if proof else self._missed()
-        nearest = self._nearest(built, prover) if missed else ()
+        nearest = nearest_misses(built, prover, self._size, self._work.budget) if missed else ()
         delivered = None if proof is None else proof.candidate.result
         timing = proof.timing if proof else timing
         shown = ("original", delivered.name if delivered else "original")
@@ -358,7 +357,7 @@ class _Optimizer:
             seconds_per_run=seconds_of.get(shown[-1]),
             cleanup=tuple(reports),
             candidates=tuple(candidate.result for candidate in built),
-            missed=None if missed is None else _told(missed, nearest),
+            missed=None if missed is None else told(missed, nearest),
             nearest=nearest,
             front=front,
             seconds=self._seconds(),
@@ -376,24 +375,6 @@ class _Optimizer:
             return "no candidate keeps the budget, and the original does not either"
         return None
 
-    def _nearest(self, built: list[Built], prover: Prover) -> tuple[NearMiss, ...]:
-        """Return the candidates that miss their bounds by least, and what each of them misses."""
-
-        def costs(candidate: Built) -> list[Miss]:
-            return choose.misses(candidate.result, self._size, self._work.budget)
-
-        def excess(missed: list[Miss]) -> float:
-            return max((miss.excess for miss in missed), default=0.0)
-
-        found = []
-        whole = [one for one in built if one.result.latency is not None] or built  # the others were steps on the way
-        for candidate in sorted(whole, key=lambda one: (excess(costs(one)), one.result.size))[:_NEAREST]:
-            quality = prover.final_quality(candidate)
-            missed = [*costs(candidate), *(prover.misses(quality) if quality is not None else ())]
-            missed = missed or [Miss(candidate.result.rejected or "", math.inf)]
-            found.append((excess(missed), NearMiss(candidate.result.name, tuple(miss.text for miss in missed))))
-        return tuple(near for _, near in sorted(found, key=lambda pair: pair[0]))
-
     def _cleaning(self, name: str) -> None:
         self._progress(f"clean up: {name}", None)
 
@@ -405,11 +386,6 @@ def _without_cleanup(recipe: Recipe, cleaned: "ir.Model") -> Recipe:
     """Return a recipe without the clean-up that a report's begins with: it has been done."""
     done = recipe_of(cleaned).steps
     return Recipe(recipe.steps[len(done) :]) if recipe.steps[: len(done)] == done else recipe
-
-
-def _told(missed: str, nearest: tuple[NearMiss, ...]) -> str:
-    near = "; ".join(f"{one.name}: {', '.join(one.misses)}" for one in nearest)
-    return f"{missed} (nearest: {near})"
 
 
 def _loss(candidate: Built) -> float:

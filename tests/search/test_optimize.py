@@ -94,7 +94,7 @@ def test_for_size_weights_alone_are_tried(times: Any, data: Any, sample_models: 
 @pytest.mark.parametrize("pruned", [0.7, 0.999])
 def test_channels_go_where_that_pays(pruned: float, times: Any, data: Any, resnet: Path, tmp_path: Path) -> None:
     budget = Budget(max_drop=0.05, min_agreement=0.8)
-    times(other=0.5, static=0.4, pruned=pruned)
+    times(other=0.4, pruned=pruned)
     result = onnxcomp.optimize(resnet, **data, budget=budget)
     check(result, resnet, tmp_path)
     outcome = result.report.outcome
@@ -104,7 +104,7 @@ def test_channels_go_where_that_pays(pruned: float, times: Any, data: Any, resne
         names = [step.name for step in recipe_of(result.model).steps]
         first = names.index("prune-channels")
         assert names[first + 1] == "recover"
-        assert "quantize-static" in names[first + 2 :]
+        assert {"quantize-static", "quantize-dynamic"} & set(names[first + 2 :])
         assert outcome.size < tried[outcome.winner].size * 1.01
         assert outcome.original_quality.score - outcome.quality.score <= 0.05 + 1e-9
         again = onnxcomp.optimize(resnet, **data, budget=budget, recipe=Recipe.from_toml(result.report.recipe))

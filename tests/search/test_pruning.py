@@ -63,26 +63,26 @@ def test_the_boldest_that_keeps_the_budget_is_found(limit: float, follow: Recipe
     tried, found = search(Workshop(limit=lambda _: limit), follow)
     assert found is not None
     assert found.result.rejected is None
-    assert limit <= share(found.recipe) < limit + 0.1 + 1e-9
-    assert len(tried) <= 4
+    assert limit <= share(found.recipe) < max(limit + 0.05, 0.1) + 1e-9
+    assert len(tried) <= 5
 
 
 def test_what_follows_is_tried_milder_until_it_keeps_the_budget() -> None:
-    shop = Workshop(limit=lambda recipe: 0.3 if len(recipe.steps) == 2 else 0.45)
+    shop = Workshop(limit=lambda recipe: 0.3 if len(recipe.steps) == 2 else 0.36)
     tried, found = search(shop, STATIC)
     assert found is not None
     assert [step.name for step in found.recipe.steps] == ["prune-channels", "recover", "quantize-static"]
-    assert share(found.recipe) == 0.5
-    assert tried[-3:] == [0.3, 0.4, 0.5]
+    assert share(found.recipe) == 0.4
+    assert tried[-3:] == [0.3, 0.35, 0.4]
 
 
 def test_nothing_is_found_where_all_lose_too_much() -> None:
     tried, found = search(Workshop(limit=lambda _: 2.0), STATIC)
     assert found is None
-    assert max(tried) == 0.9
+    assert max(tried) == 0.95
     tried, found = search(Workshop(limit=lambda recipe: 0.0 if len(recipe.steps) == 2 else 2.0), STATIC)
     assert found is None
-    assert tried[-3:] == [0.1, 0.2, 0.3]
+    assert tried[-3:] == [0.1, 0.15, 0.2]
 
 
 def test_a_model_without_channels_to_prune_is_asked_once() -> None:
@@ -90,7 +90,7 @@ def test_a_model_without_channels_to_prune_is_asked_once() -> None:
 
 
 def test_amounts_too_small_to_change_anything_are_no_failures() -> None:
-    tried, found = search(Workshop(limit=lambda _: 0.65, least=0.75), None)
+    tried, found = search(Workshop(limit=lambda _: 0.68, least=0.72), None)
     assert found is not None
     assert share(found.recipe) == 0.7
     assert max(tried) == 0.7
