@@ -6,6 +6,7 @@ from onnxcomp.api.calibration import CalibrateResult, calibrate
 from onnxcomp.api.checking import check
 from onnxcomp.api.comparison import compare
 from onnxcomp.api.diagnosis import doctor
+from onnxcomp.api.difference import diff
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.many import optimize_many
 from onnxcomp.api.measured import read_measurements
@@ -28,6 +29,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "diff",
     "doctor",
     "inspect",
     "optimize",

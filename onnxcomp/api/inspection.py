@@ -23,7 +23,7 @@ from onnxcomp.target import get_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "type_text"]
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -208,7 +208,7 @@ def _operators(facts: list[NodeFacts]) -> list[OperatorFacts]:
 def _weights(model: "ir.Model") -> list[WeightFacts]:
     kinds: dict[str, list[ir.TensorProtocol]] = {}
     for tensor in weights(model):
-        kinds.setdefault(_dtype_text(tensor.dtype), []).append(tensor)
+        kinds.setdefault(type_text(tensor.dtype), []).append(tensor)
     rows = [
         WeightFacts(dtype, len(tensors), sum(t.size for t in tensors), sum(t.nbytes for t in tensors))
         for dtype, tensors in kinds.items()
@@ -234,11 +234,12 @@ def _type_text(kind: "ir.TypeProtocol | None") -> str:
         return f"sequence of {_type_text(kind.elem_type)}"
     if isinstance(kind, ir.OptionalType):
         return f"optional {_type_text(kind.elem_type)}"
-    name = _dtype_text(kind.dtype)
+    name = type_text(kind.dtype)
     return f"sparse {name}" if isinstance(kind, ir.SparseTensorType) else name
 
 
-def _dtype_text(dtype: "ir.DataType") -> str:
+def type_text(dtype: "ir.DataType") -> str:
+    """Return what a data type is called in the documents, as numpy does."""
     name: str = dtype.name.lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 

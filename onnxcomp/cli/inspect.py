@@ -1,5 +1,6 @@
 """``onnxcomp inspect MODEL``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,12 +19,18 @@ onnxcomp inspect model.onnx --nodes --format json
 onnxcomp inspect model.onnx --quantization --calibration calib.npz
 
 onnxcomp inspect model.onnx --groups
+
+onnxcomp inspect model.onnx model.opt.onnx
 """
 
 
 @expanded
 def command(
     model: options.Model,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="Another model, to be shown beside the first.", show_default=False),
+    ] = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="List every node with its shapes and what it costs.")] = False,
     quantization: Annotated[
         bool, typer.Option("--quantization", help="Say of every node whether it would run in int8, and if not, why.")
@@ -43,13 +50,26 @@ def command(
 ) -> None:
     """Show what a model is: size, inputs, parameters, operations, operators, weights, how it was made.
 
-    MACs are counted for the shapes of the first sample, or of a made-up one; what can't be told is called unknown.
+    MACs are counted for the shapes of the first sample, or of a made-up one; what can't be told is called unknown. Two
+    models are shown side by side: where they differ in operators, weights, inputs and outputs.
     """
     from onnxcomp.customops import custom_operators
+    from onnxcomp.errors import UsageError
 
-    delivery.check(None, inputs=(model, calibration))
+    if other is not None and (nodes or quantization or groups or synthetic):
+        raise UsageError(
+            "two models are shown side by side, not in detail",
+            hint="leave out --nodes, --quantization, --groups and --synthetic, or name one model",
+        )
+    delivery.check(None, inputs=(model, other, calibration))
 
-    from onnxcomp.api import inspect
+    from onnxcomp.api import diff, inspect
+
+    if other is not None:
+        with custom_operators(custom_ops or []):
+            compared = diff(model, other, calibration=calibration, target=target, batch=batch, images=images, seed=seed)
+        delivery.deliver(compared)
+        return
 
     with custom_operators(custom_ops or []):
         found = inspect(

@@ -17,6 +17,7 @@ jsonschema = pytest.importorskip("jsonschema")
 
 COMMANDS = {
     "bench": "bench {dense} {dense} --seconds 0.2 --profile",
+    "diff": "inspect {dense} {resnet}",
     "bundle": "bench {dense} --bundle {bundle}",
     "calibrate": "calibrate {dense} --calibration {calibration} -o {statistics}",
     "check": "check {dense} --baseline {dense} --eval {eval} --min-agreement 1 --max-latency-ratio 9 --seconds 0.2",
