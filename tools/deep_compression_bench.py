@@ -1,0 +1,147 @@
+"""How small the LeNets get without training: ``python tools/deep_compression_bench.py sample_models --markdown FILE``.
+
+Zeros, shared values, entropy coding (Han et al. 2016, Deep Compression, without its retraining): ``onnxcomp share
+--method entropy`` with and without ``--prune auto``, then ``onnxcomp pack``. Every other row of the evaluation samples
+chooses, for a drop of top1 of at most ``--max-drop``; the score of the rest, which nothing has seen, stands beside it.
+The bound is the order-0 entropy of what is stored as indices.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from zoo_tables import Table, circumstances, number
+
+import onnxcomp
+from onnxcomp.errors import OnnxCompError
+
+__all__ = ["Row", "main", "measure"]
+
+_TITLES = ("model", "fp32", "zeros", "packed", "smaller", "over bound", "top1, chosen on", "of the original",
+           "top1, held out", "of the original", "s")  # fmt: skip
+_INDICES = ("UINT8", "UINT4")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model, made in one way.
+
+    Attributes:
+        model: Its name.
+        fp32: Bytes as it was.
+        zeros: Share of its weights that pruning set to zero.
+        packed: Bytes of the packed file.
+        over_bound: Bytes of indices over what their entropy allows, minus 1.
+        scores: Of the rows that have chosen: of the result, of the original.
+        held_out: Of the other rows.
+        seconds: That it took.
+    """
+
+    model: str
+    fp32: int
+    zeros: float
+    packed: int
+    over_bound: float
+    scores: tuple[float, float]
+    held_out: tuple[float, float]
+    seconds: float
+
+
+def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: int) -> Row:
+    """Make one model small, and judge it on what has chosen and on the rest."""
+    source, start = folder / name / "model.onnx", time.perf_counter()
+    with np.load(folder / "fashion_mnist" / "eval.npz") as data, tempfile.TemporaryDirectory() as place:
+        halves = [Path(place, f"{half}.npz") for half in ("choosing", "held_out")]
+        for offset, half in enumerate(halves):
+            np.savez(half, image=data["image"][offset::2], labels=data["labels"][offset::2])
+        result = onnxcomp.share(
+            source,
+            method="entropy",
+            prune=prune,
+            calibration=folder / "fashion_mnist" / "calibration.npz",
+            eval=halves[0],
+            gates=onnxcomp.Gates(max_drop=max_drop),
+            batch=batch,
+        )
+        result.save(Path(place, "shared.onnx"))
+        packed = onnxcomp.pack(Path(place, "shared.onnx"), Path(place, "shared.onnxz"))
+        seconds = time.perf_counter() - start
+        scores = [_scores(half, source, Path(place, "shared.onnxz")) for half in halves]
+    indices = [tensor for tensor in packed.tensors if tensor.dtype in _INDICES]
+    done = next((each.counters for each in result.report.passes if each.name == "prune-weights"), {})
+    return Row(
+        model=name,
+        fp32=source.stat().st_size,
+        zeros=done.get("zeros", 0) / done.get("of weights", 1),
+        packed=packed.size,
+        over_bound=sum(tensor.stored for tensor in indices) / sum(tensor.bound for tensor in indices) - 1,
+        scores=scores[0],
+        held_out=scores[1],
+        seconds=seconds,
+    )
+
+
+def _scores(samples: Path, original: Path, packed: Path) -> tuple[float, float]:
+    """Return top1 of the packed model, and of the original."""
+    with np.load(samples) as data:
+        image, labels = data["image"], data["labels"]
+    found = [
+        float((onnxcomp.session(path).run(None, {"image": image})[0].argmax(1) == labels).mean())
+        for path in (packed, original)
+    ]
+    return found[0], found[1]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.model,
+        f"{row.fp32:,}",
+        f"{row.zeros:.0%}",
+        f"{row.packed:,}",
+        f"{row.fp32 / row.packed:.1f}x",
+        f"{row.over_bound:+.1%}",
+        *(number(score, 4) for score in (*row.scores, *row.held_out)),
+        f"{row.seconds:.0f}",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; print the table and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with the models, and the samples in fashion_mnist")
+    parser.add_argument("--only", nargs="+", default=("lenet_300_100", "lenet5"), help="names of models")
+    parser.add_argument("--max-drop", type=float, default=0.01, help="of top1")
+    parser.add_argument("--batch", type=int, default=20, help="rows per run")
+    parser.add_argument("--no-plain", action="store_true", help="leave out what is not pruned")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--markdown", type=Path, help="where the table goes")
+    given = parser.parse_args(arguments)
+    rows = []
+    for name in given.only:
+        for prune in ("auto",) if given.no_plain else (None, "auto"):
+            try:
+                rows.append(measure(given.folder, name, given.max_drop, prune, given.batch))
+            except OnnxCompError as err:
+                print(f"{name}: {err}", file=sys.stderr)
+                continue
+            print("  ".join(_cells(rows[-1])), file=sys.stderr, flush=True)
+    if not rows:
+        return 1
+    text = Table(_TITLES, [_cells(row) for row in rows]).markdown()
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text, encoding="utf-8")
+    if given.json:
+        content = {"circumstances": circumstances(), "rows": [asdict(row) for row in rows]}
+        given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
