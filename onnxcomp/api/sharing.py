@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxcomp.api.bits import Choice, path, smallest_good
 from onnxcomp.api.common import Data
 from onnxcomp.api.making import MadeResult, Measured, assign, cleaned, judge_of, measured, missed
@@ -33,6 +35,8 @@ _NOISE_RUNS = 8  # to tell how much noise each unit makes
 _COUNT_RUNS = 128  # of calibration samples, to tell what inputs count
 _CHOICES = {"kmeans": (1, 2, 4, 8), "entropy": tuple(quarter / 4 for quarter in range(1, 33))}
 _MEASURED = {"kmeans": 4.0, "entropy": 3.0}  # bits at which noise is measured
+_LEAST, _MOST = 0.25, 8.0
+_SPARSE = 0.99  # of the weights; where fewer are not zero, the others alone get more bits or less
 _DEFAULT_DROP = 0.01
 _DEFAULT_SQNR = 20.0  # dB, without labels
 
@@ -206,15 +210,25 @@ def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show
     if not units:
         return maker.make({})  # which says why
     show("sensitivity", None)
-    noise = _noise(maker, units, task, _MEASURED[method])
-    candidates = path(noise, _elements(maker.base, units), _CHOICES[method], measured=_MEASURED[method])
+    counts = _counts(maker.base, units)
+    sparse = {name: each.kept < _SPARSE * each.all and method == "entropy" for name, each in counts.items()}
+
+    def spent(bits: Mapping[str, float]) -> dict[str, float]:
+        return {name: counts[name].spent(each) if sparse[name] else each for name, each in bits.items()}
+
+    noise = _noise(maker, units, task, spent(dict.fromkeys(counts, _MEASURED[method])))
+    kept = {name: each.kept if sparse[name] else each.all for name, each in counts.items()}
+    candidates = path(noise, kept, _CHOICES[method], measured=_MEASURED[method])
+    total = sum(each.all for each in counts.values())
     made: list[_Made] = []  # the last good one, and the last one
 
     def good(candidate: Choice) -> bool:
-        show(f"judge {candidate.mean:.2f} bits", None)
-        found = maker.make(candidate.bits)
+        bits = spent(candidate.bits)
+        mean = sum(each * counts[name].all for name, each in bits.items()) / total
+        show(f"judge {mean:.2f} bits", None)
+        found = maker.make(bits)
         objection = "; ".join(maker.missed(found, gates)) or None
-        maker.tried.append(TriedBits(candidate.mean, found.found.size, found.found.quality, objection))
+        maker.tried.append(TriedBits(mean, found.found.size, found.found.quality, objection))
         made[:] = [found] if objection is None else [*made[:1], found]
         return objection is None
 
@@ -222,9 +236,9 @@ def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show
     return made[-1 if best is None else 0]
 
 
-def _noise(maker: _Maker, units: Sequence[Unit], task: Task, bits: float) -> dict[str, float]:
+def _noise(maker: _Maker, units: Sequence[Unit], task: Task, bits: Mapping[str, float]) -> dict[str, float]:
     """Measure what each unit alone adds to the outputs, noise power over signal power."""
-    step = Step(_PASS, maker.settings | {"bits": int(bits) if bits == int(bits) else bits})
+    step = Step(_PASS, maker.settings | {"bits_of": dict(bits)})
     simulation = step.make().simulate(maker.base, maker.ctx)
     assert simulation is not None
     verifier = Verifier(maker.base, task.samples.spread(_NOISE_RUNS))
@@ -250,7 +264,21 @@ class _Switched:
         return self._session.run({**feed, **self._switches})
 
 
-def _elements(model: "ir.Model", units: Sequence[Unit]) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """How many weights a unit has, and how many of them are not zero."""
+
+    all: int
+    kept: int
+
+    def spent(self, bits: float) -> float:
+        """Return the entropy of a weight, where one that is not zero has so many bits."""
+        share = self.kept / self.all
+        where = -sum(each * math.log2(each) for each in (share, 1 - share) if each > 0)
+        return min(max(where + share * bits, _LEAST), _MOST)
+
+
+def _counts(model: "ir.Model", units: Sequence[Unit]) -> dict[str, _Count]:
     """Count the weights of each unit."""
     import onnx_ir as ir
 
@@ -260,7 +288,8 @@ def _elements(model: "ir.Model", units: Sequence[Unit]) -> dict[str, int]:
     for unit in units:
         tensors = [ir.convenience.get_const_tensor(value) for value in nodes[unit.name].inputs if value is not None]
         matrices = [t for t in tensors if t is not None and t.dtype.is_floating_point() and len(t.shape) > 1]
-        found[unit.name] = max(sum(int(tensor.size) for tensor in matrices), 1)
+        kept = sum(int(np.count_nonzero(tensor.numpy())) for tensor in matrices)
+        found[unit.name] = _Count(max(sum(int(tensor.size) for tensor in matrices), 1), max(kept, 1))
     return found
 
 
