@@ -112,7 +112,7 @@ class Recover(Pass[RecoverConfig]):
             each = -(-self.config.positions // max(first.length, 1))
             total = len(plan) * (1 + SWEEPS) * first.length
             for number, part in enumerate(plan):
-                todo = fits = [Fit.of(layer, ctx.origin) for layer in part]
+                todo = fits = [Fit.of(layer, ctx.origin, first.length) for layer in part]
                 for sweep in range(1 + SWEEPS):
                     runs = zip(first.ahead(theirs[number]), second.ahead(mine[number]), strict=True)
                     for index, (wanted, found) in enumerate(runs):

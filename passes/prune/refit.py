@@ -18,7 +18,7 @@ from .linear import Kept, Layer
 __all__ = ["SWEEPS", "Fit", "Method"]
 
 Method = Literal["least-squares", "bias", "affine"]
-SWEEPS = 6  # more over the samples at most, for layers with an activation that cuts off
+SWEEPS = 4  # more over the samples at most, for layers with an activation that cuts off
 
 _DAMPINGS = (1e-6, 1e-4, 1e-2, 0.1, 0.3, 1.0, 10.0)
 _HELD_OUT = 4  # every so many runs one judges
@@ -38,6 +38,7 @@ class Fit:
         kept: What is left of the original's tensors.
         sums: Over the runs to fit on.
         judge: Over the runs that are held out.
+        total: How many runs there are.
         runs: How many were added in this sweep.
         damping: That was best.
         change: What is best so far; None: nothing is better than the layer as it is.
@@ -50,16 +51,17 @@ class Fit:
     kept: Kept
     sums: Sums
     judge: Sums
+    total: int
     runs: int = 0
     damping: float = 0.0
     change: Change | None = None
     sweep: "_Sweep | None" = None
 
     @classmethod
-    def of(cls, layer: Layer | Gates, origin: Origin) -> "Fit":
-        """Begin with a layer as it is."""
+    def of(cls, layer: Layer | Gates, origin: Origin, total: int) -> "Fit":
+        """Begin with a layer as it is, to which so many runs will be added."""
         sums = [Sums.empty(*layer.size) for _ in range(2)]
-        return cls(layer, layer.weight(), layer.bias(), origin.kept, sums[0], sums[1])
+        return cls(layer, layer.weight(), layer.bias(), origin.kept, sums[0], sums[1], total)
 
     def add(
         self, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], *, most: int, rng: np.random.Generator
@@ -76,15 +78,23 @@ class Fit:
             ModelError: A value is no number.
         """
         x, target, around = self.layer.vectors(wanted, found, self.kept, most, rng)
-        self.runs += 1
         if self.sweep is not None:
             self._sweep(self.sweep, x, target, around)
-            return
-        sums = self.judge if self.runs % _HELD_OUT == 0 else self.sums
-        try:
-            sums.add(x, target - around - self._given(x, None), target)
-        except ValueError as err:
-            raise ModelError(f"what {self.layer.name} reads or gives is {err}") from err
+        else:
+            r = target - around - self._given(x, None)
+            for sums, part in zip((self.sums, self.judge), self._parts(x.shape[1]), strict=True):
+                try:
+                    sums.add(x[:, part], r[:, part], target[:, part])
+                except ValueError as err:
+                    raise ModelError(f"what {self.layer.name} reads or gives is {err}") from err
+        self.runs += 1
+
+    def _parts(self, count: int) -> tuple[slice, slice]:
+        """Deal the positions of a run out: to fit on, to judge by; where there are few runs, some of each judge."""
+        cut = count - count // _HELD_OUT
+        if self.total >= _HELD_OUT:
+            cut = 0 if self.runs % _HELD_OUT == _HELD_OUT - 1 else count
+        return slice(0, cut), slice(cut, count)
 
     def _given(self, x: np.ndarray, change: Change | None) -> np.ndarray:
         """Return what the layer gives, as it is or changed, [groups, positions, outputs / groups]."""
@@ -137,16 +147,15 @@ class Fit:
 
     def _sweep(self, sweep: "_Sweep", x: np.ndarray, target: np.ndarray, around: np.ndarray) -> None:
         """Add positions of one run, with the targets that the activation leaves."""
-        held_out = self.runs % _HELD_OUT == 0
+        fitted, judged = self._parts(x.shape[1])
         now = around + self._given(x, None)
-        for place, change in enumerate((sweep.trial, sweep.final)):
+        for place, (change, part) in enumerate(((sweep.trial, fitted), (sweep.final, slice(None)))):
             found = around + self._given(x, change)
-            if place == 0 and held_out:
+            if place == 0:
                 miss = np.clip(target, *self.layer.bounds) - np.clip(found, *self.layer.bounds)
-                sweep.loss += float(np.square(miss).sum(dtype=np.float64))
-                continue
-            r = _reachable(target, found, self.layer.bounds) - now
-            sweep.rx[place] += np.matmul(r.transpose(0, 2, 1), x)
+                sweep.loss += float(np.square(miss[:, judged]).sum(dtype=np.float64))
+            r = (_reachable(target, found, self.layer.bounds) - now)[:, part]
+            sweep.rx[place] += np.matmul(r.transpose(0, 2, 1), x[:, part])
             sweep.r[place] += r.sum(axis=1, dtype=np.float64)
 
     def _options(self, method: str, damping: float) -> list[tuple[str, float]]:

@@ -166,6 +166,20 @@ def test_it_declines_what_is_excluded_and_leaves_what_lost_nothing(parse: Parse,
     assert [skip.reason for skip in ctx.skipped] == ["excluded"] * 2
 
 
+def test_a_fit_to_too_few_samples_does_no_harm(parse: Parse, samples: Any) -> None:
+    """One run of 8 rows says little about 24 weights per output: what it does say must not cost elsewhere."""
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.normal(size=(4, 48)), "w": rng.normal(size=(48, 6)) * np.linspace(1, 0.1, 48)[:, None]}
+    proto = parse("g (float[N, 4] x) => (float[N, 6] y) { h = Gemm(x, a) r = Relu(h) y = Gemm(r, w) }", weights)
+    original = load(proto.SerializeToString())
+    model, ctx = original.clone(), context(samples(images(8, 4, runs=1)))
+    PruneChannels(PruneChannelsConfig(ratio=0.5, round=1, criterion="l2")).run(model, ctx)
+    unseen = images(64, 4, runs=3, seed=3)
+    sliced = error(original, model, unseen)
+    Recover().run(model, ctx)
+    assert error(original, model, unseen) < sliced
+
+
 def test_weights_that_were_set_to_zero_stay_zero(parse: Parse, samples: Any) -> None:
     model, ctx = block(parse, "conv"), context(samples(images(1, 6, 8, 8, runs=8)))
     PruneChannels(PruneChannelsConfig(ratio=0.5, round=1)).run(model, ctx)
