@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from onnxcomp.metrics import sqnr
 from onnxcomp.model import materialized, open_session
 from onnxcomp.report.anatomy import Activation, Anatomy, Layer, OperatorShare, Storage
 from onnxcomp.runtime import operator_times
-from onnxcomp.statistics import float_tensors, tapped
+from onnxcomp.statistics import float_tensors, inner_values, tapped
 from onnxcomp.thresholds import Histogram
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["anatomy"]
 
+Times = Mapping[str, float]
 _BINS = 64
 _PROFILE_SECONDS = 1.0  # of one profile, where fewer runs keep it that short
 _MOST_RUNS, _LEAST_RUNS = 10, 2
 _LARGEST = 1 << 29  # bytes of a model whose inner tensors are compared: a run holds all of them
-_LEAST_ELEMENTS = 16  # of a weight: fewer are a scale or a shape
+_LEAST_ELEMENTS = 16  # of a weight: fewer are scales
+_NO_WEIGHTS = frozenset({"int64", "int32", "bool", "string"})  # shapes, positions, biases between integers
+_DEEPEST = 6  # nodes that a rewritten layer may have behind the one with its weights
 _LONG_NAMES = {"float": "float32", "double": "float64"}  # where ONNX's name leaves out the bits
 
 
@@ -55,7 +58,7 @@ def anatomy(
     """
     notes: list[str] = []
     operators: tuple[OperatorShare, ...] = ()
-    times: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {})
+    times: tuple[Times, Times] = ({}, {})
     if seconds is not None:
         runs = int(min(_MOST_RUNS, max(_LEAST_RUNS, _PROFILE_SECONDS / max(seconds, 1e-9))))
         try:
@@ -64,7 +67,7 @@ def anatomy(
             times = before, after
         except ModelError as err:
             notes.append(f"no time by operator: {err}")
-    layers = _layers(_parts(cleaned), _parts(delivered), times)
+    layers = _layers(_parts(cleaned), _parts(delivered), delivered, times)
     noise = _noise(cleaned, delivered, [layer.output for layer in layers], feed, notes)
     return Anatomy(
         layers=tuple(layer.told(noise.get(layer.output)) for layer in layers),
@@ -81,7 +84,7 @@ class _Part:
 
     node: "ir.Node"
     constants: tuple[tuple[str, int], ...]
-    weights: tuple[tuple[str, int], ...]  # those of them that have as many elements as a weight
+    weights: tuple[tuple[str, int], ...]  # those of them with two axes or more
 
     @property
     def bytes(self) -> int:
@@ -113,7 +116,7 @@ class _Pair:
 
     @property
     def _shown(self) -> _Part:
-        found = self.after or self.before
+        found = self.before or self.after  # what was rewritten has a new name; its output has the old one
         assert found is not None
         return found
 
@@ -121,7 +124,7 @@ class _Pair:
         shown = self._shown.node
         return Layer(
             name=str(shown.name or self.output),
-            op_type=shown.op_type,
+            op_type=(self.after or self._shown).node.op_type,
             dtype_before=self.before.dtype if self.before else "",
             dtype_after=self.after.dtype if self.after else "",
             bytes_before=self.before.bytes if self.before else 0,
@@ -135,7 +138,7 @@ class _Pair:
 def _parts(model: "ir.Model") -> list[_Part]:
     """List the nodes that read constants, in order; what is made of constants alone belongs to who reads that."""
     constant: set[ir.Value] = {v for g in model.graphs() for v in g.initializers.values() if v.const_value is not None}
-    held: dict[ir.Value, list[tuple[str, int, int]]] = {}  # data type, bytes, elements
+    held: dict[ir.Value, list[tuple[str, int, bool]]] = {}  # data type, bytes, whether they are weights
     for value in constant:
         tensor = value.const_value
         assert tensor is not None
@@ -151,14 +154,15 @@ def _parts(model: "ir.Model") -> list[_Part]:
             constant.update(node.outputs)
             held[node.outputs[0]] = taken
         elif taken:
-            large = tuple((dtype, count) for dtype, count, elements in taken if elements >= _LEAST_ELEMENTS)
+            large = tuple((dtype, count) for dtype, count, is_weight in taken if is_weight)
             found.append(_Part(node, tuple((dtype, count) for dtype, count, _ in taken), large))
     return found
 
 
-def _held(tensor: "ir.TensorProtocol") -> tuple[str, int, int]:
+def _held(tensor: "ir.TensorProtocol") -> tuple[str, int, bool]:
     name = tensor.dtype.name.lower()
-    return _LONG_NAMES.get(name, name), tensor.nbytes, tensor.size
+    is_weight = len(tensor.shape) > 1 and tensor.size >= _LEAST_ELEMENTS and name not in _NO_WEIGHTS
+    return _LONG_NAMES.get(name, name), tensor.nbytes, is_weight
 
 
 def _has_bodies(node: "ir.Node") -> bool:
@@ -168,27 +172,40 @@ def _has_bodies(node: "ir.Node") -> bool:
     return any(one.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for one in node.attributes.values())
 
 
-def _layers(
-    before: list[_Part], after: list[_Part], times: tuple[Mapping[str, float], Mapping[str, float]]
-) -> list[_Pair]:
-    """Pair the nodes with weights, by their names, else by the names of their outputs."""
-    old = [part for part in before if part.weights]
-    by_name = {str(part.node.name): part for part in old if part.node.name}
-    by_output = {part.output: part for part in old}
-    pairs, used = [], set()
-    for part in after:
-        if not part.weights:
-            continue
-        match = by_name.get(str(part.node.name)) or by_output.get(part.output)
-        if match is not None and match.node in used:
-            match = None
-        if match is not None:
-            used.add(match.node)
-        pairs.append(_pair(match, part, times))
-    return [*pairs, *(_pair(part, None, times) for part in old if part.node not in used)]
+def _layers(before: list[_Part], after: list[_Part], delivered: "ir.Model", times: tuple[Times, Times]) -> list[_Pair]:
+    """Pair the nodes with weights: by their names, by those of their outputs, by what the output is computed from."""
+    old = {part.node: part for part in before if part.weights}
+    new = {part.node: part for part in after if part.weights}
+    by_name = {str(node.name): node for node in old if node.name}
+    by_output = {part.output: node for node, part in old.items()}
+    origin: dict[ir.Node, ir.Node] = {}
+    for node, part in new.items():
+        match = by_name.get(str(node.name)) or by_output.get(part.output)
+        if match is not None and match not in origin.values():
+            origin[node] = match
+    left = [node for node in old if node not in origin.values()]
+    places = inner_values(delivered) if left else {}
+    for node in left:
+        value = places.get(old[node].output)
+        rewritten = None if value is None else _behind(value, [other for other in new if other not in origin])
+        if rewritten is not None:
+            origin[rewritten] = node
+    pairs = [_pair(old[origin[node]] if node in origin else None, part, times) for node, part in new.items()]
+    return [*pairs, *(_pair(part, None, times) for node, part in old.items() if node not in origin.values())]
 
 
-def _pair(before: _Part | None, after: _Part | None, times: tuple[Mapping[str, float], Mapping[str, float]]) -> _Pair:
+def _behind(value: "ir.Value", wanted: "Collection[ir.Node]") -> "ir.Node | None":
+    """Return the nearest of the wanted nodes that a value is computed from; None: none is near."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        makers = [made for one in level if (made := one.producer()) is not None]
+        if (found := next((node for node in makers if node in wanted), None)) is not None:
+            return found
+        level = [one for node in makers for one in node.inputs if one is not None]
+    return None
+
+
+def _pair(before: _Part | None, after: _Part | None, times: tuple[Times, Times]) -> _Pair:
     taken = (
         found.get(str(part.node.name)) if part is not None else None
         for part, found in zip((before, after), times, strict=True)

@@ -7,10 +7,10 @@ __all__ = ["Activation", "Anatomy", "Layer", "OperatorShare", "Storage"]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A node with weights.
+    """A node with weights: constants of two axes or more.
 
     Attributes:
-        name: Of the node; of its output where it was renamed.
+        name: Of the node before; after, where it is new.
         op_type: After; before, where it is gone.
         dtype_before: Of its weights as they are stored; empty: it was not there.
         dtype_after: The same after; empty: it is gone.

@@ -65,7 +65,19 @@ def test_layers_are_paired_by_name_and_say_what_became_of_their_weights(before: 
 def test_a_layer_that_is_renamed_is_found_by_its_output(before: ir.Model, after: ir.Model) -> None:
     after.graph.node("MatMul of h").name = "another"
     first, _ = found(before, after).layers
-    assert (first.name, first.dtype_before, first.dtype_after) == ("another", "float32", "int8")
+    assert (first.name, first.dtype_before, first.dtype_after) == ("MatMul of h", "float32", "int8")
+
+
+def test_a_layer_that_is_rewritten_as_several_nodes_is_found_behind_its_output(before: ir.Model) -> None:
+    body = "i = MatMulInteger(q, w8)  f = Cast<to=1>(i)  h = Mul(f, s)  r = Relu(h)  y = MatMul(r, v)"
+    constants = {"w8": np.rint(WEIGHT * 30).astype(np.int8), "s": np.array(1 / 900, np.float32), "v": SECOND}
+    rewritten = model(f"t = Mul(x, k)  q = Cast<to=3>(t)  {body}", k=np.array(30, np.float32), **constants)
+    first, second = found(before, rewritten).layers
+    assert (first.name, first.op_type) == ("MatMul of h", "MatMulInteger")
+    assert (first.dtype_before, first.dtype_after) == ("float32", "int8")
+    assert first.sqnr is not None
+    assert first.sqnr > 20
+    assert (second.dtype_before, second.dtype_after) == ("float32", "float32")
 
 
 def test_a_layer_that_is_gone_is_told_last(before: ir.Model) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import onnxcomp
 from onnxcomp.cli.app import build_app, run
+from onnxcomp.report.html import render_html
 from tools import report_schema
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -51,6 +52,18 @@ FAILURES = {
     "check": "check {dense} --baseline {resnet} --min-agreement 1 --report {report}",
     "share": "share {dense} --bits 2 --max-size 1kB -o {out} --report {report}",
     "compare": "compare {dense} {resnet} --min-agreement 1 --report {report}",
+}
+
+# What the page of a command's report has a part for
+PARTS = {
+    "bench": "Speed",
+    "check": "Gates",
+    "compare": "Under disturbance",
+    "inspect": "Operators",
+    "optimize": "Candidates",
+    "quantize": "What was done",
+    "sensitivity": "Units alone",
+    "share": "What was done",
 }
 
 Names = dict[str, str]
@@ -102,6 +115,10 @@ def test_reports_keep_the_schema(
     validator.validate(found)
     kinds = {command: kind for kind, command in COMMANDS.items()}
     assert found["kind"] == kinds.get(line, line.split(maxsplit=1)[0])
+    page = render_html(found, command="onnxcomp <made by>")
+    assert "<code>onnxcomp &lt;made by&gt;</code>" in page
+    if line == COMMANDS[found["kind"]] and (part := PARTS.get(found["kind"])):
+        assert f">{part}</h2>" in page
 
 
 @pytest.mark.parametrize("command", FAILURES)
@@ -111,6 +128,7 @@ def test_reports_of_missed_gates_keep_the_schema(command: str, names: Names, val
     validator.validate(found)
     assert found["missed"]
     assert found.get("output") is None
+    assert 'class="badge bad"' in render_html(found)
 
 
 @pytest.mark.parametrize("change", ["extra", "missing", "kind", "inside", "type"])

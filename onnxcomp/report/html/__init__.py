@@ -4,12 +4,24 @@ A page is made of what the JSON report holds, so that a saved report gives the s
 """
 
 from onnxcomp.report.html.common import Found
+from onnxcomp.report.html.compared import bench_page, check_page, compare_page
+from onnxcomp.report.html.made import made_page
 from onnxcomp.report.html.optimize import optimize_page
 from onnxcomp.report.html.plain import plain_page
+from onnxcomp.report.html.sensitivity import sensitivity_page
 
 __all__ = ["render_html"]
 
-_PAGES = {"optimize": optimize_page}
+_PAGES = {
+    "bench": bench_page,
+    "check": check_page,
+    "compare": compare_page,
+    "optimize": optimize_page,
+    "prune": made_page,
+    "quantize": made_page,
+    "sensitivity": sensitivity_page,
+    "share": made_page,
+}
 
 
 def render_html(found: Found, *, command: str | None = None) -> str:

@@ -11,12 +11,12 @@ from onnxcomp.report.html.markup import Markup, tag
 from onnxcomp.report.html.page import Cell, Section, figure, paragraph, table
 from onnxcomp.report.html.scale import percent, time_unit
 
-__all__ = ["anatomy_sections", "latency_figure", "storage_figure"]
+__all__ = ["BEFORE_AND_AFTER", "anatomy_sections", "latency_figure", "storage_figure"]
 
 _MOST_LAYERS = 48  # that are drawn
 _MOST_HISTOGRAMS = 24
 _MOST_OPERATORS = 12
-_TWICE = key(("rect", "before", "before"), ("rect", "after", "after"))
+BEFORE_AND_AFTER = key(("rect", "before", "before"), ("rect", "after", "after"))
 _REWRITTEN = (("QLinear", ""), ("Fused", ""), ("DynamicQuantize", ""), ("Dynamic", ""), ("Integer", ""), ("Nhwc", ""))
 
 
@@ -75,7 +75,7 @@ def _layers(layers: Sequence[Found]) -> Iterator[str]:
         table("Layers in the order of the graph", heads, rows),
         kind="wide",
     )
-    yield _TWICE
+    yield BEFORE_AND_AFTER
 
 
 def storage_figure(storage: Sequence[Found], sizes: tuple[int, int]) -> Markup:
@@ -150,7 +150,7 @@ def _operators(operators: Sequence[Found]) -> Markup:
         "What takes the time",
         "By onnxruntime's profile, which slows a run down; quantized and fused kernels count with their operator.",
         drawn,
-        _TWICE,
+        BEFORE_AND_AFTER,
         table("Time by type of operator, as onnxruntime runs them", heads, listed),
         kind="wide",
     )

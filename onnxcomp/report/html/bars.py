@@ -45,15 +45,16 @@ def pairs(rows: Sequence[Pair], *, label: str, unit: str, written: Callable[[flo
     x = scale_of([v for row in rows for v in (row.before, row.after) if v], _NAME, _WIDTH - 90, zero=True, pad=0.0)
     names = shortened((row.name for row in rows), 28)
     parts, top = [], 6.0
+    two = any(row.before is not None for row in rows)
     for row in rows:
         bars = []
-        for value, kind, y in ((row.before, "before", top), (row.after, "after", top + 12)):
+        for value, kind, y in ((row.before, "before", top), (row.after, "after", top + 12 * two)):
             if value is not None:
                 end = x(max(0.0, value))
                 bars.append(tag("rect", x=_NAME, y=y, width=max(1.0, end - _NAME), height=10, class_=kind))
                 bars.append(text(end + 6, y + 9, written(value), f"figure {kind}"))
-        parts.append(mark(row.tip, text(_NAME - 10, top + 15, names[row.name], "name", anchor="end"), *bars))
-        top += 32
+        parts.append(mark(row.tip, text(_NAME - 10, top + 9 + 6 * two, names[row.name], "name", anchor="end"), *bars))
+        top += 20 + 12 * two
     return drawing(_WIDTH, top + 18, label, *parts, text(_NAME, top + 12, unit, "axis"), marks=True)
 
 

@@ -177,7 +177,7 @@ def run_dots(rows: Sequence[tuple[str, str, Sequence[float]]], *, label: str) ->
             circles.append(text(width - 54, base - 2, f"+{late} later", "tick"))
         parts.append(tag("line", x1=left, x2=width - 60, y1=base, y2=base, class_="baseline"))
         parts.append(mark(tip, *circles, kind=kind))
-        parts.append(text(left - 12, base - 4, name if len(name) < 27 else f"{name[:25]}…", "name", anchor="end"))
+        parts.append(text(left - 12, base - 4, shortened([name], 26)[name], "name", anchor="end"))
         top = base + 18
     behind = []
     for tick in x.ticks(8):

@@ -1,6 +1,7 @@
 """Parts of pages that several kinds of report share. All of them read a report as its JSON has it."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = [
 
 Found = Mapping[str, Any]
 _SAME = 1.005  # a ratio below this is no difference
+_PATH = re.compile(r"\S*/\S+")  # a name of a node within a reason, as many exporters make them
+_MOST_NAMES = 300
 _LONG = 400  # characters of a setting that is shown as it is
 
 
@@ -112,7 +115,7 @@ def left_alone(skipped: Iterable[Found]) -> list[str]:
     """Return the nodes that were left alone, by reason."""
     reasons: dict[str, list[Found]] = {}
     for skip in skipped:
-        reasons.setdefault(skip["reason"], []).append(skip)
+        reasons.setdefault(_PATH.sub("…", skip["reason"]), []).append(skip)
     if not reasons:
         return []
     parts: list[str] = [paragraph("Nodes that passes did not rewrite, by reason; open one to see their names.")]
@@ -120,7 +123,9 @@ def left_alone(skipped: Iterable[Found]) -> list[str]:
         types = ", ".join(
             f"{count} {kind or 'model'}" for kind, count in Counter(s["op_type"] for s in skips).most_common()
         )
-        names = dict.fromkeys(s["node"] for s in skips if s["node"])
+        plain = {s["node"]: s["node"] if s["reason"] == reason else f"{s['node']}: {s['reason']}" for s in skips}
+        names = [said for node, said in plain.items() if node]
+        names[_MOST_NAMES:] = [f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
         parts.append(fold(f"{reason} ({types})", bullets(names)) if names else paragraph(f"{reason} ({types})"))
     return parts
 
@@ -131,12 +136,15 @@ def reproduce(found: Found, command: str | None) -> Section:
     if command:
         parts.append(code(command, "The command that made this report:"))
     if found.get("recipe"):
-        again = (
-            "The recipe of this very model. Saved as recipe.toml, the same command with --recipe recipe.toml makes it "
-        )
-        parts.append(code(found["recipe"], f"{again}again, without a search:"))
-    if (output := found.get("output")) is not None:
-        parts.append(facts([("written to", output["path"]), ("SHA-256", output["sha256"])]))
+        how = "the same command with --recipe recipe.toml makes it again, without a search"
+        if found["kind"] != "optimize":
+            how = "it is what optimize --recipe recipe.toml takes"
+        parts.append(code(found["recipe"], f"The recipe of this very model. Saved as recipe.toml, {how}:"))
+    match found.get("output"):
+        case {"path": str(path), "sha256": str(digest)}:
+            parts.append(facts([("written to", path), ("SHA-256", digest)]))
+        case str(folder):
+            parts.append(facts([("written to", folder)]))
     return Section("Make it again", tuple(parts))
 
 

@@ -110,7 +110,7 @@ def _candidates(found: Found) -> Iterator[str]:
         yield key(
             ("rect", "before", "the original"),
             ("circle", "after", "delivered"),
-            ("circle", "ranked", "inside the bounds, ranked lower"),
+            ("circle", "ranked", "not rejected, ranked lower"),
             ("circle", "rejected", "rejected: point at it for the reason"),
         )
     heads = ("#", "candidate", "size", "latency", "95 % interval", "score", "agreement", "SQNR", "what became of it")

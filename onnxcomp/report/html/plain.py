@@ -57,7 +57,8 @@ def _parts(name: str, value: object) -> Iterator[str]:
 
 
 def _table(name: str, rows: Sequence[Mapping[str, object]]) -> str:
-    columns = list(dict.fromkeys(k for row in rows for k in row))[:_MOST_COLUMNS]
+    deep = {name for row in rows for name, value in row.items() if _is_deep(value)}
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in deep][:_MOST_COLUMNS]
     heads = [_words(column) for column in columns]
     return table(_words(name), heads, [[_cell(row.get(column)) for column in columns] for row in rows])
 
@@ -70,6 +71,11 @@ def _cell(value: object) -> Cell | str:
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
+
+
+def _is_deep(value: object) -> bool:
+    """Whether a value holds more than a cell can: a report in a report."""
+    return isinstance(value, Mapping) and any(isinstance(one, Mapping | list) for one in value.values())
 
 
 def _said(value: object) -> str:
