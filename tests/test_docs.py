@@ -72,6 +72,20 @@ def test_the_python_of_the_readme_runs(
     assert (tmp_path / "model.opt.onnx").is_file()
 
 
+def test_the_python_of_the_page_on_pruning_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = _blocks("docs/pruning.md", "python")
+    shutil.copy(RESNET, tmp_path / "model.onnx")
+    for name, source, rows in (("calib", "calibration", 20), ("eval", "eval", 50)):
+        with np.load(DATA / f"{source}.npz") as data:
+            np.savez(tmp_path / f"{name}.npz", **{key: data[key][:rows] for key in data.files})
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "pruning.md", "exec"), {})
+    assert "fewer" in capsys.readouterr().out
+    assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
+
+
 def test_the_loader_and_the_images_of_the_page_on_data_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from onnxcomp.api.shapes import count_costs
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, PassError, UsageError
 from onnxcomp.facts import parameter_count, weights
+from onnxcomp.measure import Stopwatch
 from onnxcomp.passbase import Grouping, PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PruneResult", "prune"]
 
 
-_TARGETS = ("ratio", "macs", "params")
+_TARGETS = ("ratio", "macs", "params", "latency")
 _ZEROS = (
     "zeros make no run faster on onnxruntime's CPU kernels: they pay in a packed file (onnxcomp pack), patterns of N:M "
     "in TensorRT"
@@ -47,10 +48,12 @@ def prune(
     ratio: float | None = None,
     macs: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
     granularity: str = "channel",
     criterion: str | None = None,
     allocation: str | None = None,
     round: int | None = None,  # noqa: A002  (the name of the option)
+    streams: bool = True,
     recovery: str | None = None,
     steps: int = 1,
     ignore: Sequence[str] = (),
@@ -75,13 +78,16 @@ def prune(
             channels where no other target is named, the pass's default of weights.
         macs: Share of the multiply-accumulate operations that stays.
         params: Share of the parameters that stays.
+        latency: Share of the latency that stays, as measured on this machine.
         granularity: What goes: ``channel`` (channels, hidden units, whole heads of attention), ``dim`` (the same, but
             dimensions of all heads alike), ``block`` (whole residual blocks), ``weight`` (single weights become 0), or
             N of M weights, as in ``2:4``.
         criterion: What tells how much a channel or weight matters; None: measured with samples, where there are some.
-        allocation: With ``macs`` and ``params``, ``global``: those groups lose channels that lose least by it, or
+        allocation: With ``macs``, ``params`` and ``latency``, ``global``: from where least is lost, or
             ``uniform``: all alike; None: ``global``.
         round: Channels that a layer keeps are a multiple of this; 1: any number; None: what suits the target.
+        streams: Whether channels go that a normalization takes its statistics over, as those of a transformer between
+            its layers.
         recovery: How what is left makes up for what went, by the calibration samples: ``least-squares`` (weights),
             ``affine`` (scale and shift of each output), ``bias``, or ``none``; None: least squares with samples, else
             none.
@@ -122,15 +128,19 @@ def prune(
         "ratio": ratio,
         "macs": macs,
         "params": params,
+        "latency": latency,
         "criterion": criterion,
         "allocation": allocation,
         "round": round,
+        "streams": None if streams else False,
         "ignore": list(ignore),
         "seed": seed,
     }
     kind = get_granularity(granularity)
     step = kind.step(options, recovery=how, steps=steps)
     check_threads(threads)
+    if latency is not None and (why := why_unmeasured(where)):
+        raise UsageError(f"a share of the latency can't be aimed at: {why}", hint="--macs, and measure there")
     unmeasured = why_unmeasured(where) if bench else "it was not asked for"
     if gates.max_latency_ratio is not None and unmeasured:
         raise UsageError(f"max-latency-ratio can't be checked: latency not measured: {unmeasured}")
@@ -147,7 +157,8 @@ def prune(
         notes=filter(None, [unmeasured and f"latency not measured: {unmeasured}", unverified(where)]),
     )
     work.notes.extend([_ZEROS] if kind.recovers else [])
-    ctx = PassContext(target=where, samples=work.samples, seed=seed)
+    timer = Stopwatch(threads=threads, seed=seed)
+    ctx = PassContext(target=where, samples=work.samples, timer=timer, seed=seed)
     verifier, base, clean_up = cleaned(work, ctx, show)
     ctx.ranges = None if work.samples is None else RangeStore(base, work.samples)
     maker = _Maker(base, ctx, verifier, kind.after(how), show)

@@ -16,6 +16,8 @@ onnxcomp prune model.onnx --ratio 0.3 --eval eval.npz
 
 onnxcomp prune model.onnx --macs 0.7 --calibration calib.npz --eval eval.npz --steps 3 -o small.onnx
 
+onnxcomp prune model.onnx --latency 0.7 --calibration calib.npz --eval eval.npz --max-drop 0.02
+
 onnxcomp prune model.onnx --params 0.5 --calibration calib.npz --ignore '*/head/*' --granularity dim
 
 onnxcomp prune model.onnx --granularity block --ratio 0.2 --calibration calib.npz --eval eval.npz
@@ -43,6 +45,9 @@ def command(
         float | None, typer.Option(help="Share of the multiply-accumulate operations that stays, as in 0.7.")
     ] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Share of the latency that stays, measured on this machine.")
+    ] = None,
     granularity: Annotated[
         str,
         typer.Option(
@@ -60,11 +65,14 @@ def command(
     ] = None,
     allocation: Annotated[
         str | None,
-        typer.Option(help="With --macs and --params: global (where least is lost) or uniform.  [default: global]"),
+        typer.Option(help="With these targets: global (where least is lost) or uniform.  [default: global]"),
     ] = None,
     round: Annotated[  # noqa: A002  (the name of the option)
         int | None, typer.Option(help="A layer keeps a multiple of this; 1 is any number.  [default: by the target]")
     ] = None,
+    no_streams: Annotated[
+        bool, typer.Option("--no-streams", help="Keep all channels that a normalization takes its statistics over.")
+    ] = False,
     recovery: Annotated[
         str | None,
         typer.Option(
@@ -110,10 +118,12 @@ def command(
             ratio=ratio,
             macs=macs,
             params=params,
+            latency=latency,
             granularity=granularity,
             criterion=criterion,
             allocation=allocation,
             round=round,
+            streams=not no_streams,
             recovery=recovery,
             steps=steps,
             ignore=ignore or (),

@@ -43,7 +43,7 @@ def of_command(verb: str) -> dict[str, Any]:
     """Return the defaults of a command, by the names of the function."""
     found = defaults(COMMANDS[f"onnxcomp.cli.{verb}"])
     assert all(found.pop(name, None) is None for name in OF_IMAGES)
-    for name in ("bench", "verify"):
+    for name in ("bench", "streams", "verify"):
         if (switched_off := found.pop(f"no_{name}", None)) is not None:
             found[name] = not switched_off
     others = OF_THE_COMMAND | OF_OTHER_FUNCTIONS.get(verb, set())
