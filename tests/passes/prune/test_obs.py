@@ -25,7 +25,7 @@ def error(readings: list[Reading], gone: np.ndarray) -> float:
             stay = ~np.isin(place, gone)
             fitted = np.zeros_like(rows)
             fitted[:, stay] = np.linalg.solve(gram[np.ix_(stay, stay)], (rows @ gram)[:, stay].T).T
-            total += np.einsum("rk,kl,rl->", rows - fitted, gram, rows - fitted) / energy
+            total += np.einsum("rk,kl,rl->", rows - fitted, gram, rows - fitted) / (energy * len(readings))
     return total
 
 
