@@ -10,8 +10,9 @@ from onnxcomp.api.common import Data, check_images_used, make_up, open_data
 from onnxcomp.api.placement import place
 from onnxcomp.api.shapes import Costs, count_costs
 from onnxcomp.data import Feed, ImageOptions, Samples
-from onnxcomp.errors import DataError, ModelError, PassError
+from onnxcomp.errors import DataError, ModelError, PassError, UsageError
 from onnxcomp.facts import is_quantized, parameter_count, weights
+from onnxcomp.measure import Stopwatch
 from onnxcomp.model import external_files, is_packed, load, read, size
 from onnxcomp.passbase import Grouping, PassContext
 from onnxcomp.recipe import METADATA_KEY
@@ -34,6 +35,7 @@ def inspect(
     nodes: bool = False,
     quantization: bool = False,
     groups: bool = False,
+    latency: bool = False,
     calibration: Data | None = None,
     synthetic_calibration: bool = False,
     target: str = "auto",
@@ -48,6 +50,7 @@ def inspect(
         nodes: Also list every node.
         quantization: Also say for every node whether it would run in int8, and if not, why.
         groups: Also list the groups of channels that structured pruning could remove, and why others stay.
+        latency: Of groups, also measure which share of the time each takes.
         calibration: Samples: their shapes are those that operations are counted for, and with them `quantization`
             knows what depends on ranges, and what onnxruntime really makes of the quantized graph.
         synthetic_calibration: The same on made-up inputs, where there are no samples.
@@ -58,8 +61,10 @@ def inspect(
 
     Raises:
         ModelError: It can't be read as an ONNX model.
-        UsageError: There is no such target, or the samples do not fit.
+        UsageError: There is no such target, the samples do not fit, or latency is asked for without groups.
     """
+    if latency and not groups:
+        raise UsageError("the latency is measured of groups", hint="--groups --latency; onnxcomp bench times a model")
     chosen = get_target(target)
     found = read(model)
     source = Path(model) if isinstance(model, str | os.PathLike) else None
@@ -80,7 +85,8 @@ def inspect(
                 "the model is quantized already: what is said is what could be rewritten now; layers between "
                 "DequantizeLinear and QuantizeLinear run in int8 as they are"
             )
-    grouping = _grouping(found, PassContext(chosen, samples=samples, seed=seed), refusal, notes) if groups else None
+    ctx = PassContext(chosen, samples=samples, timer=Stopwatch(seed=seed) if latency else None, seed=seed)
+    grouping = _grouping(found, ctx, refusal, notes) if groups else None
     return Inspection(
         model=str(source) if source else "(in memory)",
         size=size(found) if source is None or is_packed(found) else source.stat().st_size + sum(external.values()),

@@ -244,7 +244,7 @@ def _macs(work: Assignment, model: "ir.Model") -> int | None:
 
 
 def _groups(model: "ir.Model", step: Step, ctx: PassContext) -> Grouping | None:
-    return step.make().groups(model, ctx)
+    return step.make().groups(model, PassContext(ctx.target, samples=ctx.samples, seed=ctx.seed))
 
 
 def _zeros(model: "ir.Model") -> int:

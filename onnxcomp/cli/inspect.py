@@ -18,7 +18,7 @@ onnxcomp inspect model.onnx --nodes --format json
 
 onnxcomp inspect model.onnx --quantization --calibration calib.npz
 
-onnxcomp inspect model.onnx --groups
+onnxcomp inspect model.onnx --groups --latency
 
 onnxcomp inspect model.onnx model.opt.onnx
 """
@@ -38,6 +38,9 @@ def command(
     groups: Annotated[
         bool, typer.Option("--groups", help="List the groups of channels that can be pruned, and why others stay.")
     ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="With --groups: also measure which share of the time each takes.")
+    ] = False,
     calibration: options.Calibration = None,
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
@@ -56,7 +59,7 @@ def command(
     from onnxcomp.customops import custom_operators
     from onnxcomp.errors import UsageError
 
-    if other is not None and (nodes or quantization or groups or synthetic):
+    if other is not None and (nodes or quantization or groups or latency or synthetic):
         raise UsageError(
             "two models are shown side by side, not in detail",
             hint="leave out --nodes, --quantization, --groups and --synthetic, or name one model",
@@ -77,6 +80,7 @@ def command(
             nodes=nodes,
             quantization=quantization,
             groups=groups,
+            latency=latency,
             calibration=calibration,
             synthetic_calibration=synthetic,
             target=target,

@@ -254,9 +254,10 @@ def _groups(found: Grouping, parameters: int) -> Iterator[str]:
     share = f"{found.parameters / parameters:.0%} of the parameters" if parameters else "no parameters"
     yield f" groups  {len(found.groups)} of channels that can be pruned, with {share}"
     if found.groups:
+        timed = any(g.time is not None for g in found.groups)
         yield ""
         yield from _aligned(
-            ("group", "kind", "channels", "parameters", "MACs", "made by", "read by"),
+            ("group", "kind", "channels", "parameters", "MACs", *(["time"] if timed else []), "made by", "read by"),
             (
                 (
                     g.name,
@@ -264,6 +265,7 @@ def _groups(found: Grouping, parameters: int) -> Iterator[str]:
                     str(g.channels),
                     count_text(g.parameters),
                     _UNKNOWN if g.macs is None else count_text(g.macs),
+                    *([_UNKNOWN if g.time is None else f"{g.time:.1%}"] if timed else []),
                     ", ".join(g.makers),
                     ", ".join(g.readers),
                 )

@@ -244,7 +244,8 @@ class PruneChannels(Pass[PruneChannelsConfig]):
     def groups(self, model: ir.Model, ctx: PassContext) -> Grouping:
         """See `Pass.groups`."""
         study = study_of(model, ctx, granularity=self.config.granularity)
-        return listing(study.model, study.channels)
+        times = None if ctx.timer is None else ctx.timer.nodes(study.model, study.feed)
+        return listing(study.model, study.channels, times)
 
 
 def _skip(study: Study, ctx: PassContext, group: Group, reason: str) -> None:

@@ -15,28 +15,38 @@ from .walk import Slice
 __all__ = ["listing"]
 
 
-def listing(model: ir.Model, channels: Channels) -> Grouping:
-    """Describe what `discover` found in a prepared model."""
+def listing(model: ir.Model, channels: Channels, times: Mapping[str, float] | None = None) -> Grouping:
+    """Describe what `discover` found in a prepared model.
+
+    Args:
+        model: Prepared.
+        channels: Found in it.
+        times: Seconds of each node, by name; None: they are not known.
+    """
     nodes = {str(node.name): node for node in model.graph}
     costs = costs_by_node(model, channels.shapes)
     every = np.concatenate([np.zeros(0, np.int32), *(group.labels for group in channels.groups)])
     return Grouping(
-        tuple(_described(group, channels, nodes, costs) for group in channels.groups),
+        tuple(_described(group, channels, nodes, costs, times) for group in channels.groups),
         tuple(Skip(name, nodes[name].op_type, reason) for name, reason in channels.frozen.items()),
         sum(_touched(channels.slices, every, channels, nodes).values()),
     )
 
 
 def _described(
-    group: Group, channels: Channels, nodes: Mapping[str, ir.Node], costs: Mapping[str, int | None]
+    group: Group,
+    channels: Channels,
+    nodes: Mapping[str, ir.Node],
+    costs: Mapping[str, int | None],
+    times: Mapping[str, float] | None,
 ) -> ChannelGroup:
     touched = _touched((*group.producers, *group.parameters, *group.inputs), group.labels, channels, nodes)
     shares: dict[str, float] = {}
     for (name, index), elements in touched.items():
-        if costs[name]:
-            whole = math.prod(channels.shape(nodes[name].inputs[index]))
-            shares[name] = max(shares.get(name, 0.0), elements / whole)
+        whole = math.prod(channels.shape(nodes[name].inputs[index]))
+        shares[name] = max(shares.get(name, 0.0), elements / whole)
     known = all(costs[name] is not None for name, _ in touched)
+    spent = None if times is None else sum(times.get(name, 0.0) * share for name, share in shares.items())
     return ChannelGroup(
         group.name,
         group.kind,
@@ -45,6 +55,7 @@ def _described(
         tuple(dict.fromkeys(reader.node for reader in group.consumers)),
         sum(touched.values()),
         round(sum((costs[name] or 0) * share for name, share in shares.items())) if known else None,
+        None if times is None or spent is None else spent / max(sum(times.values()), 1e-12),
     )
 
 

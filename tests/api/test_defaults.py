@@ -24,7 +24,7 @@ OF_THE_COMMAND = {
     "quiet",
     "custom_ops",
 }
-OF_OTHER_FUNCTIONS = {"bench": {"bundle", "measurements"}, "optimize": {"bundle"}}
+OF_OTHER_FUNCTIONS = {"bench": {"bundle", "measurements"}, "inspect": {"other"}, "optimize": {"bundle"}}
 # What a function alone has; where it writes, the path is not optional
 OF_THE_FUNCTION = {"progress", "path", "overwrite"}
 OTHER_NAMES = {"evaluation": "eval", "synthetic": "synthetic_calibration", "technique": "techniques"}
