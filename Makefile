@@ -40,7 +40,7 @@ format: $(INSTALLED_DEV)  ## Set up, format the code and fix what the linter can
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that these targets made
-	rm -rf $(VENV) demo build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo site build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED_CPU): pyproject.toml $(MADE)

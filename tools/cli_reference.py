@@ -1,4 +1,4 @@
-"""Write docs/cli.md, the reference of the command line, and tables of passes and of targets, from the code.
+"""Write docs/cli.md and docs/passes.md, the references, and tables of passes and of targets, from the code.
 
 The tables stand in docs/recipes.md and docs/targets.md.
 
@@ -14,11 +14,13 @@ from pathlib import Path
 
 from onnxcomp import registry
 from onnxcomp.cli.app import EXIT_CODES, build_app
+from onnxcomp.cli.passes import described
 from onnxcomp.cli.signature import Command, Parameter, commands
 from onnxcomp.target import TARGETS, Role
 
 DOCS = Path(__file__).parent.parent / "docs"
 TARGET = DOCS / "cli.md"
+PASSES = DOCS / "passes.md"
 RECIPES = DOCS / "recipes.md"
 TARGETS_PAGE = DOCS / "targets.md"
 _KINDS = {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}
@@ -47,6 +49,15 @@ def reference() -> str:
     for command in found:
         lines += ["", *_command(command)]
     return "\n".join(lines) + "\n"
+
+
+def passes() -> str:
+    """Return the page with all about every pass."""
+    lines = ["# Passes", "", "Written by `python tools/cli_reference.py`: what `onnxcomp passes NAME` shows of each. Recipes put"]
+    lines += ["them in order, see [Recipes](recipes.md)."]
+    for name in registry.BUILT_IN:
+        lines += ["", f"## {name}", "", "```text", *described(name, registry.pass_class(name)), "```"]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def with_passes(text: str) -> str:
@@ -151,6 +162,7 @@ def _default(parameter: Parameter) -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
+    PASSES.write_text(passes(), encoding="utf-8")
     RECIPES.write_text(with_passes(RECIPES.read_text(encoding="utf-8")), encoding="utf-8")
     TARGETS_PAGE.write_text(with_targets(TARGETS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {TARGET}, {RECIPES} and {TARGETS_PAGE}")
+    print(f"wrote {TARGET}, {PASSES}, {RECIPES} and {TARGETS_PAGE}")

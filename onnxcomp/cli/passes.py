@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from onnxcomp.passbase import Pass
 
-__all__ = ["EXAMPLES", "command"]
+__all__ = ["EXAMPLES", "command", "described"]
 
 EXAMPLES = """Examples:
 
@@ -35,7 +35,7 @@ def command(
         width = max(map(len, registry.names()))
         lines = [f"{known:{width}}  {_summary(registry.pass_class(known))}" for known in registry.names()]
     else:
-        lines = list(_described(name, registry.pass_class(name)))
+        lines = list(described(name, registry.pass_class(name)))
     show("\n".join(lines) + "\n")
 
 
@@ -48,7 +48,8 @@ def _text(found: "type[Pass[Any]]") -> str:
     return inspect.cleandoc((module.__doc__ if module else None) or "")
 
 
-def _described(name: str, found: "type[Pass[Any]]") -> Iterator[str]:
+def described(name: str, found: "type[Pass[Any]]") -> Iterator[str]:
+    """Yield the lines that tell all about a pass."""
     needs = ", ".join(sorted(need.value for need in found.needs))
     kind = "exact: answers stay equal up to rounding" if found.exact else "lossy: judged by the budget"
     yield f"{name} ({kind})" + (f"; needs {needs}" if needs else "")

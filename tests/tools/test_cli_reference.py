@@ -17,6 +17,13 @@ def test_the_reference_is_up_to_date() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == cli_reference.reference()
 
 
+def test_the_page_of_passes_is_up_to_date() -> None:
+    """If this fails: python tools/cli_reference.py."""
+    text = (ROOT / "docs" / "passes.md").read_text(encoding="utf-8")
+    assert text == cli_reference.passes()
+    assert [name for name in registry.BUILT_IN if f"## {name}\n" not in text] == []
+
+
 def test_the_table_of_passes_is_up_to_date() -> None:
     """If this fails: python tools/cli_reference.py."""
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
