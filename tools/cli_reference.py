@@ -53,7 +53,11 @@ def reference() -> str:
 
 def passes() -> str:
     """Return the page with all about every pass."""
-    lines = ["# Passes", "", "Written by `python tools/cli_reference.py`: what `onnxcomp passes NAME` shows of each. Recipes put"]
+    lines = [
+        "# Passes",
+        "",
+        "Written by `python tools/cli_reference.py`: what `onnxcomp passes NAME` shows of each. Recipes put",
+    ]
     lines += ["them in order, see [Recipes](recipes.md)."]
     for name in registry.BUILT_IN:
         lines += ["", f"## {name}", "", "```text", *described(name, registry.pass_class(name)), "```"]
