@@ -193,12 +193,12 @@ def test_a_target_that_does_not_exist(parse: Parse) -> None:
 
 def test_the_share_of_time_of_channel_groups(sample_models: Path) -> None:
     model = sample_models / "lenet5" / "model.onnx"
-    plain, timed = (onnxcomp.inspect(model, groups=True, latency=latency) for latency in (False, True))
+    plain, timed = (inspect(model, groups=True, latency=latency) for latency in (False, True))
     assert plain.groups is not None
     assert timed.groups is not None
     assert {group.time for group in plain.groups.groups} == {None}
     assert all(group.time is not None and 0 < group.time < 1 for group in timed.groups.groups)
     assert " time " in timed.render()
     assert " time " not in plain.render()
-    with pytest.raises(onnxcomp.UsageError, match="of groups"):
-        onnxcomp.inspect(model, latency=True)
+    with pytest.raises(UsageError, match="of groups"):
+        inspect(model, latency=True)
