@@ -1,15 +1,18 @@
 """What weight sharing gives: ``python tools/sharing_bench.py ZOO --markdown FILE``.
 
 For every model of a zoo, bits per weight chosen so that the score drops by at most ``--max-drop`` (``onnxcomp share``):
-the file as it is, zstd -19 of it, INT8 (the smaller one of static and dynamic, whatever its score), zstd -19 of that,
-values shared in the graph (method kmeans) and as a packed file (method entropy, ``onnxcomp pack``). Bits and the bound
-(order-0 entropy) are of a weight of the packed file's tensors that hold indices.
+the file as it is, gzip -9 and zstd -19 of it, INT8 (the smaller one of static and dynamic, whatever its score), zstd
+-19 of that, the smallest zstd -19 of what onnxruntime's own quantizers write, whatever its score, values shared in the
+graph (method kmeans) and as a packed file (method entropy, ``onnxcomp pack``). Bits and the bound (order-0 entropy) are
+of a weight of the packed file's tensors that hold indices. Loading takes processor time on one thread: of fp32, of
+values shared in the graph, of the packed file.
 
 ``--clusters`` prints instead how much processor time k-means takes for 20 million values, and the error and the entropy
 of clusters of a Gaussian beside those of entropy-constrained ones.
 """
 
 import argparse
+import gzip
 import json
 import math
 import sys
@@ -20,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from rival_quantizers import RIVALS
+from storage_bench import _load as load_seconds
 from storage_bench import _zstd, quantized
 from zoo_folder import ZooModel, find_models
 from zoo_tables import Table, circumstances, geometric_mean, number
@@ -31,9 +36,10 @@ from onnxcomp.report import PackReport, ShareReport
 
 __all__ = ["Row", "main", "measure"]
 
-_TITLES = ("model", "fp32", "zstd -19", "int8", "zstd -19 of it", "shared", "its score", "onnxz", "smaller", "score",
-           "of the original", "bits/weight", "over bound")  # fmt: skip
+_TITLES = ("model", "fp32", "gzip -9", "zstd -19", "int8", "zstd -19 of it", "rival's", "shared", "its score", "onnxz",
+           "smaller", "score", "of the original", "bits/weight", "over bound", "load", "shared", "onnxz")  # fmt: skip
 _INDICES = ("UINT8", "UINT4")
+_RIVAL_SAMPLES = 100  # of calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +49,11 @@ class Row:
     Attributes:
         model: Of the zoo.
         fp32: Bytes of the model of the zoo.
+        fp32_gzip: Bytes after gzip -9.
         fp32_zstd: Bytes after zstd -19; None: it is not installed.
         int8: Bytes in INT8, the smaller one of static and dynamic, whatever its score.
         int8_zstd: Bytes of that after zstd -19.
+        rival_zstd: Bytes of the smallest INT8 model of onnxruntime's quantizers after zstd -19, whatever its score.
         shared: Bytes with codebooks in the graph.
         shared_score: Its score.
         onnxz: Bytes of the packed file.
@@ -53,14 +61,19 @@ class Row:
         score: Of the original.
         bits: Of a weight that shares values, in the packed file.
         over_bound: Bytes of indices over what their entropy allows, minus 1.
+        load: Seconds of processor time to load the model of the zoo into onnxruntime.
+        load_shared: The same, with codebooks in the graph.
+        load_onnxz: The same, of the packed file.
         seconds: That both took.
     """
 
     model: str
     fp32: int
+    fp32_gzip: int
     fp32_zstd: int | None
     int8: int | None
     int8_zstd: int | None
+    rival_zstd: int | None
     shared: int
     shared_score: float | None
     onnxz: int
@@ -68,6 +81,9 @@ class Row:
     score: float | None
     bits: float
     over_bound: float
+    load: float
+    load_shared: float
+    load_onnxz: float
     seconds: float
 
 
@@ -81,13 +97,17 @@ def measure(model: ZooModel, max_drop: float, batch: int, *, int8: bool) -> Row:
         outside = _shared(model, "entropy", max_drop, batch, folder / "entropy.onnx")
         packed = onnxcomp.pack(folder / "entropy.onnx", folder / "m.onnxz")
         integers = quantized(model, folder).read_bytes() if int8 else None
+        rival = _smallest_rival(model, folder) if int8 else None
+        loads = [load_seconds(path) for path in (model.model, folder / "kmeans.onnx", folder / "m.onnxz")]
     bits, over_bound = _indices(packed)
     return Row(
         model=model.name,
         fp32=len(content),
+        fp32_gzip=len(gzip.compress(content, 9)),
         fp32_zstd=_zstd(content),
         int8=None if integers is None else len(integers),
         int8_zstd=None if integers is None else _zstd(integers),
+        rival_zstd=rival,
         shared=inside.size,
         shared_score=inside.quality.score,
         onnxz=packed.size,
@@ -95,8 +115,25 @@ def measure(model: ZooModel, max_drop: float, batch: int, *, int8: bool) -> Row:
         score=outside.original_quality.score,
         bits=bits,
         over_bound=over_bound,
+        load=loads[0],
+        load_shared=loads[1],
+        load_onnxz=loads[2],
         seconds=time.perf_counter() - start,
     )
+
+
+def _smallest_rival(model: ZooModel, folder: Path) -> int | None:
+    """Return the bytes after zstd -19 of the smallest model that one of onnxruntime's quantizers writes."""
+    found = []
+    for index, quantize in enumerate(RIVALS.values()):
+        output = folder / f"rival{index}.onnx"
+        try:
+            quantize(model.model, output, model.calibration, _RIVAL_SAMPLES)
+        except Exception as err:  # whatever they raise
+            print(f"{model.name}: {err}", file=sys.stderr)
+            continue
+        found.append(_zstd(output.read_bytes()))
+    return min((size for size in found if size is not None), default=None)
 
 
 def _shared(model: ZooModel, method: str, max_drop: float, batch: int, path: Path) -> ShareReport:
@@ -143,13 +180,14 @@ def clusters() -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the rows as a table, and geometric means."""
-    text = Table(_TITLES, [_cells(row) for row in rows]).markdown()
+    text = Table(_TITLES, [_cells(row) for row in rows]).markdown() + "\nSizes are bytes, load times milliseconds.\n"
     smaller = geometric_mean(row.fp32 / row.onnxz for row in rows)
     return text + f"\nGeometric mean of {len(rows)}: {number(smaller, 2)}x smaller than fp32.\n"
 
 
 def _cells(row: Row) -> list[str]:
-    sizes = [None if size is None else f"{size:,}" for size in (row.fp32, row.fp32_zstd, row.int8, row.int8_zstd)]
+    before = row.fp32, row.fp32_gzip, row.fp32_zstd, row.int8, row.int8_zstd, row.rival_zstd
+    sizes = [None if size is None else f"{size:,}" for size in before]
     return [
         row.model,
         *(size or "-" for size in sizes),
@@ -161,6 +199,7 @@ def _cells(row: Row) -> list[str]:
         number(row.score, 4),
         f"{row.bits:.2f}",
         f"{row.over_bound:+.1%}",
+        *(number(1000 * seconds, 0) for seconds in (row.load, row.load_shared, row.load_onnxz)),
     ]
 
 

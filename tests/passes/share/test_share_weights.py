@@ -314,6 +314,33 @@ def test_weights_of_bodies(parse: Parse) -> None:
         assert 18 < sqnr(first, second) < 60
 
 
+def test_weights_of_a_loop(parse: Parse, samples: Any) -> None:
+    """The indices lie outside of the body: the codebook is looked up once, not in each turn."""
+    proto = parse("g (float[2, 64] x) => (float[2, 64] y) { y = Identity(x) }", {"m": np.array(3, np.int64)})
+    del proto.graph.node[:]
+    kind = onnx.TensorProto
+    inputs = [("i", kind.INT64, []), ("c", kind.BOOL, []), ("h", kind.FLOAT, [2, 64])]
+    nodes = [
+        helper.make_node("MatMul", ["h", "lw"], ["p"]),
+        helper.make_node("Tanh", ["p"], ["o"]),
+        helper.make_node("Identity", ["c"], ["d"]),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info("d", kind.BOOL, []), helper.make_tensor_value_info("o", kind.FLOAT, [2, 64])],
+        [numpy_helper.from_array(gaussian(64, 64) / 8, "lw")],
+    )
+    proto.graph.node.append(helper.make_node("Loop", ["m", "", "x"], ["y"], body=body))
+    before, after, stats, _ = share(proto, samples([{"x": gaussian(2, 64)}]), bits=5)
+    assert stats.counters == {"weights of 5 bits": 1}
+    (loop,) = (node for node in after.graph if node.op_type == "Loop")
+    assert {node.op_type for node in loop.attributes["body"].as_graph()} == {"MatMul", "Tanh", "Identity"}
+    first, second = (open_session(of).run({"x": gaussian(2, 64)})["y"] for of in (before, after))
+    assert 18 < sqnr(first, second) < 60
+
+
 @pytest.mark.parametrize(
     "case",
     [
