@@ -192,7 +192,7 @@ ERRORS = {
     "model of another kind": ("check eval.npz --max-size 1MB", 3, "is not an ONNX model"),
     "size": (f"{ALL} --max-size big", 2, "not a size"),
     "ratio": (f"{ALL} --max-size-ratio 0", 2, "max-size-ratio must be positive"),
-    "not a number": (f"{ALL} --max-drop nan", 2, "max-drop must be in"),
+    "not a number": (f"{ALL} --max-drop nan", 2, "max-drop must be a number"),
     "unknown option": (f"{ALL} --max-weight 3", 2, "--max-weight"),
     "report over the model": (f"{ALL} --max-drop 1 --junit small.onnx --overwrite", 2, "the input itself"),
     "outputs alike": (f"{ALL} --max-drop 1 --junit r.json --report r.json", 2, "the same path"),

@@ -145,7 +145,12 @@ def _operators(operators: Sequence[Found]) -> Markup:
         for one in operators
     ]  # fmt: skip
     heads = ("operator", "nodes before", "after", "time before", "after")
-    drawn = pairs(rows, label="Time by operator, before and after", unit=f"{unit} per run", written="{:.3g}".format)
+    drawn = pairs(
+        rows,
+        label="Time by operator, before and after",
+        unit=f"{unit} per run",
+        written=lambda value: _seconds(value / factor).shown,
+    )
     return figure(
         "What takes the time",
         "By onnxruntime's profile, which slows a run down; quantized and fused kernels count with their operator.",
@@ -193,7 +198,7 @@ def _histogram(one: Found) -> Markup:
     label = f"{one['tensor']}: {values}, range {one['low']:.3g} to {one['high']:.3g}"
     cut = f"{percent(one['clipped'])} cut off" if one["clipped"] else "nothing cut off"
     bins = histogram(one["counts"], (one["least"], one["most"]), (one["low"], one["high"]), label=label)
-    return figure(shortened([one["tensor"]], 44)[one["tensor"]], cut, bins)
+    return figure(shortened([one["tensor"]], 30)[one["tensor"]], cut, bins)
 
 
 def _unused(one: Found) -> float:
