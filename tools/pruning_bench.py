@@ -300,9 +300,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--shares", nargs="+", type=float, default=[0.3, 0.5, 0.7], metavar="S", help="of prunable MACs"
     )
     parser.add_argument("--round", type=int, default=0, metavar="N", help="of channels; default: what suits the target")
-    parser.add_argument("--samples", type=int, default=128, metavar="N", help="for calibration; default: %(default)s")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="for calibration; default: %(default)s")
     parser.add_argument("--rival", metavar="PYTHON", help="a Python that has onnxsim")
-    parser.add_argument("--rival-samples", type=int, default=32, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rival-samples", type=int, default=16, metavar="N", help="default: %(default)s")
     parser.add_argument("--rival-timeout", type=float, default=120, metavar="S", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="of timing, per share; default: 5")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="while timing; default: %(default)s")
