@@ -123,6 +123,7 @@ def bench(
                 for entry, found in zip(entries, timing.timings, strict=True)
             ]
     rows = rows_of(feed, batch, notes)
+    notes += timing.warnings
     if data is None:
         notes.append(MADE_UP)
     found = tuple(

@@ -139,7 +139,7 @@ def _measure(folder: Path, plan: _Document, feed: Mapping[str, np.ndarray], aske
         "rounds": comparison.rounds,
         "settled": comparison.settled,
         "seconds": comparison.seconds,
-        "notes": notes,
+        "notes": [*notes, *comparison.warnings],
         "versions": {"onnxruntime": _onnxruntime().__version__, "numpy": np.__version__},
         "machine": _machine(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017  (3.10)

@@ -34,6 +34,10 @@ _GROWTH = 1.5  # the interval is looked at after min_rounds, and then whenever t
 _WARM_SHARE = 0.1  # of max_seconds, for all contenders together
 _WARM_NS = 10_000_000  # one batch of the warm-up, and at least _LOW_RUNS runs
 _TWENTIETHS = tuple((2 * i + 1) / 40 for i in range(20))  # the middle of each
+_DRIFT = 0.05  # between the first third of the rounds and the last
+_OUTLIER = 1.5  # of the median
+_MANY_OUTLIERS = 0.1  # of the rounds
+_FEW_ROUNDS = 9  # too few to say anything of the machine
 _STABLE = 0.95  # warm when the next batch needs more than this share of the time of the best one before
 
 _Contenders = Mapping[str, Callable[[], object]]
@@ -88,6 +92,7 @@ class Comparison:
     rounds: int
     seconds: float  # all of it, warm-up included
     settled: bool  # every interval is as narrow as wanted, after min_rounds at least
+    warnings: tuple[str, ...] = ()  # what was odd about the machine meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,7 @@ class _Run:
             rounds=self.rounds,
             seconds=self.elapsed(),
             settled=self.settled(),
+            warnings=_warnings(np.array(next(iter(self._blocks.values())))),
         )
 
     def _ratios(self) -> dict[str, Ratio]:
@@ -284,6 +290,23 @@ def _block(function: Callable[[], object], runs: int, clock: _Clock) -> _Series:
         times[i] = clock() - begin
     # a coarse clock may not have moved; a time of zero has no ratio
     return np.maximum(times, 1.0)
+
+
+def _warnings(blocks: _Series) -> tuple[str, ...]:
+    """Say what the baseline's time in each round shows of the machine: heat, a clock that changes, other programs."""
+    if blocks.size < _FEW_ROUNDS:
+        return ()
+    found = []
+    first, *_, last = (float(np.median(part)) for part in np.array_split(blocks, 3))
+    if abs(last / first - 1) > _DRIFT:
+        how = f"{100 * abs(last / first - 1):.0f} % {'slower' if last > first else 'faster'}"
+        found.append(f"the machine got {how} in the course of it: ratios are paired by round and hold, times do less")
+    share = float(np.mean(blocks > _OUTLIER * np.median(blocks)))
+    if share > _MANY_OUTLIERS:
+        found.append(
+            f"in {100 * share:.0f} % of the rounds the first took over {_OUTLIER:g} times as long: others worked, too"
+        )
+    return tuple(found)
 
 
 def _timing(name: str, times: _Series, blocks: list[float]) -> Timing:

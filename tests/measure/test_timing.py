@@ -1,6 +1,7 @@
 import gc
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -298,3 +299,32 @@ def test_bad_arguments_are_usage_errors(settings: dict[str, object], word: str):
 def test_no_contenders_is_a_usage_error():
     with pytest.raises(UsageError, match="none"):
         interleave({}, baseline="base", seed=0)
+
+
+class Changing(Machine):
+    """A machine whose speed depends on how much time went by: `slowdown` of the seconds."""
+
+    def __init__(self, slowdown: Callable[[float], float]) -> None:
+        super().__init__()
+        self._of = slowdown
+
+    def _slowdown(self) -> float:
+        return self._of(self.now / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "says"),
+    [
+        (lambda seconds: 1 + 0.1 * seconds, "got .* % slower"),
+        (lambda seconds: 2 - 0.1 * seconds, "got .* % faster"),
+        (lambda seconds: 3 if int(10 * seconds) % 2 else 1, "others worked, too"),
+    ],
+)
+def test_an_unsteady_machine_is_told(slowdown: Callable[[float], float], says: str):
+    found = compare(Changing(slowdown), {"base": MS, "other": MS}, min_rounds=200, max_seconds=5.0)
+    assert [warning for warning in found.warnings if re.search(says, warning)]
+    assert found.ratios["other"].ratio == pytest.approx(1, abs=0.05)
+
+
+def test_a_steady_machine_gets_no_warning():
+    assert compare(Machine(sigma=0.02), {"base": MS, "other": MS}).warnings == ()
