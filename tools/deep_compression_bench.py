@@ -3,6 +3,7 @@
 Zeros, shared values, entropy coding (Han et al. 2016, Deep Compression, without its retraining): ``onnxcomp share
 --method entropy`` with and without ``--prune auto``, then ``onnxcomp pack``. Every other row of the evaluation samples
 chooses, for a drop of top1 of at most ``--max-drop``; the score of the rest, which nothing has seen, stands beside it.
+With ``--whole`` all rows choose, as for whoever has no more than these.
 The bound is the order-0 entropy of what is stored as indices.
 """
 
@@ -39,7 +40,7 @@ class Row:
         packed: Bytes of the packed file.
         over_bound: Bytes of indices over what their entropy allows, minus 1.
         scores: Of the rows that have chosen: of the result, of the original.
-        held_out: Of the other rows.
+        held_out: Of the other rows; None: there are none.
         seconds: That it took.
     """
 
@@ -49,30 +50,31 @@ class Row:
     packed: int
     over_bound: float
     scores: tuple[float, float]
-    held_out: tuple[float, float]
+    held_out: tuple[float, float] | None
     seconds: float
 
 
-def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: int) -> Row:
+def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: int, *, whole: bool) -> Row:
     """Make one model small, and judge it on what has chosen and on the rest."""
     source, start = folder / name / "model.onnx", time.perf_counter()
     with np.load(folder / "fashion_mnist" / "eval.npz") as data, tempfile.TemporaryDirectory() as place:
-        halves = [Path(place, f"{half}.npz") for half in ("choosing", "held_out")]
-        for offset, half in enumerate(halves):
-            np.savez(half, image=data["image"][offset::2], labels=data["labels"][offset::2])
+        parts = [Path(place, f"{part}.npz") for part in (("all",) if whole else ("choosing", "held_out"))]
+        for offset, part in enumerate(parts):
+            rows = slice(offset, None, len(parts))
+            np.savez(part, image=data["image"][rows], labels=data["labels"][rows])
         result = onnxcomp.share(
             source,
             method="entropy",
             prune=prune,
             calibration=folder / "fashion_mnist" / "calibration.npz",
-            eval=halves[0],
+            eval=parts[0],
             gates=onnxcomp.Gates(max_drop=max_drop),
             batch=batch,
         )
         result.save(Path(place, "shared.onnx"))
         packed = onnxcomp.pack(Path(place, "shared.onnx"), Path(place, "shared.onnxz"))
         seconds = time.perf_counter() - start
-        scores = [_scores(half, source, Path(place, "shared.onnxz")) for half in halves]
+        scores = [_scores(part, source, Path(place, "shared.onnxz")) for part in parts]
     indices = [tensor for tensor in packed.tensors if tensor.dtype in _INDICES]
     done = next((each.counters for each in result.report.passes if each.name == "prune-weights"), {})
     return Row(
@@ -82,7 +84,7 @@ def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: 
         packed=packed.size,
         over_bound=sum(tensor.stored for tensor in indices) / sum(tensor.bound for tensor in indices) - 1,
         scores=scores[0],
-        held_out=scores[1],
+        held_out=None if whole else scores[1],
         seconds=seconds,
     )
 
@@ -106,7 +108,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.packed:,}",
         f"{row.fp32 / row.packed:.1f}x",
         f"{row.over_bound:+.1%}",
-        *(number(score, 4) for score in (*row.scores, *row.held_out)),
+        *(number(score, 4) for score in (*row.scores, *(row.held_out or (None, None)))),
         f"{row.seconds:.0f}",
     ]
 
@@ -118,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=("lenet_300_100", "lenet5"), help="names of models")
     parser.add_argument("--max-drop", type=float, default=0.01, help="of top1")
     parser.add_argument("--batch", type=int, default=20, help="rows per run")
+    parser.add_argument("--whole", action="store_true", help="let all samples choose")
     parser.add_argument("--no-plain", action="store_true", help="leave out what is not pruned")
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--markdown", type=Path, help="where the table goes")
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.only:
         for prune in ("auto",) if given.no_plain else (None, "auto"):
             try:
-                rows.append(measure(given.folder, name, given.max_drop, prune, given.batch))
+                rows.append(measure(given.folder, name, given.max_drop, prune, given.batch, whole=given.whole))
             except OnnxCompError as err:
                 print(f"{name}: {err}", file=sys.stderr)
                 continue
