@@ -128,7 +128,7 @@ class Channels:
         """Return the labels along an axis of a tensor, [size of the axis]; all 0 where nothing of it can go."""
         shape = self.shapes[tensor]
         labels = self.labels.get(tensor)
-        if labels is None or not labels.any():
+        if labels is None:
             return np.zeros(shape[axis], np.int32)
         others = tuple(slice(None) if k == axis % len(shape) else slice(0, 1) for k in range(len(shape)))
         column = labels[others].reshape(-1)

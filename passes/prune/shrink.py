@@ -37,10 +37,14 @@ def shrunk(model: ir.Model, channels: Channels, kept: Kept, ctx: PassContext) ->
     names = Names(copy)
 
     def mask(tensor: str, axis: int) -> np.ndarray | None:
-        found = None if tensor not in channels.labels else table[channels.positions(tensor, axis)]
-        if found is not None and not found.any():
+        if tensor not in channels.labels:
+            return None
+        found: np.ndarray = table[channels.positions(tensor, axis)]
+        if found.all():  # of an axis of size 0 too
+            return None
+        if not found.any():
             raise PassError(f"nothing would be left of {tensor}")
-        return None if found is None or found.all() else found
+        return found
 
     sized = Sized(mask, lambda tensor: channels.shapes.get(tensor, ()))
     for node in tuple(copy.graph):

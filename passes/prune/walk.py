@@ -13,7 +13,9 @@ from .atoms import Atoms, Labels, along, first
 
 __all__ = ["Kind", "Reader", "Role", "Slice", "Walk"]
 
-_FILLED = ("ConstantOfShape", "Expand", "Slice")  # their axes are those of a constant
+_RESIZED = ("Expand", "Slice")  # their axes are those of what they read
+_POINTWISE = ("Add", "Cast", "Div", "Mul", "Neg", "Sub")
+_DEEPEST = 20  # steps in which something is made of constants
 Role = Literal["out", "in", "parameter"]
 Kind = Literal["channel", "head", "dim", "unit"]
 
@@ -180,32 +182,60 @@ class Walk:
     def adopted(self, value: ir.Value, live: Labels) -> Labels:
         """Return the labels of a tensor beside a live one: of one that is made of constants, labels like those.
 
-        That is a class token that is repeated, a piece of a table of positions, an initial state of zeros: as wide as
-        the activations that it meets.
+        That is a class token that is repeated, a piece of a table of positions, an initial state of zeros, a scale
+        times a number per position: as wide as the activations that it meets.
 
         Args:
             value: That may be made of constants.
             live: Labels of what it meets, whose axes are aligned at the end.
         """
-        labels, producer = self.of(value), value.producer()
-        if producer is None or producer.op_type not in _FILLED or self.atoms.alive(labels) or labels.ndim > live.ndim:
+        labels = self.of(value)
+        if self.atoms.alive(labels) or labels.ndim > live.ndim:
             return labels
-        if producer.op_type != "ConstantOfShape" and not is_constant(producer.inputs[0]):
+        plan: dict[ir.Value, Labels] = {}
+        if self._like(live, labels.shape) is None or not self._plan(value, live, plan):
             return labels
-        rest = live.ndim - labels.ndim
-        single = [*range(rest), *(axis + rest for axis, size in enumerate(labels.shape) if size == 1)]
-        like = first(live, single)
+        for made, theirs in plan.items():
+            if self.alive(made):
+                self.atoms.join(self.of(made), theirs, "it must stay")
+                continue
+            self.set(made, theirs)
+            producer = made.producer()
+            assert producer is not None
+            for index, source in enumerate(producer.inputs):
+                if is_constant(source) and (producer.op_type in _POINTWISE or index == 0):
+                    self.follow(producer, index, made)
+        return self.of(value)
+
+    def _plan(self, value: ir.Value, live: Labels, plan: dict[ir.Value, Labels]) -> bool:
+        """Note down all that a value is made of and the labels it would have; say whether it is made of constants."""
+        like = self._like(live, self.shape(value))
+        if value in plan or like is None or is_constant(value):  # of what has one index for all channels nothing is cut
+            return True
+        if any(size not in (1, mine) for size, mine in zip(like.shape, self.shape(value), strict=True)):
+            return False
+        plan[value] = like
+        if self.alive(value):
+            return True
+        producer = value.producer()
+        if producer is None or len(plan) > _DEEPEST:
+            return False
+        if producer.op_type == "ConstantOfShape":
+            return True
+        sources = producer.inputs if producer.op_type in _POINTWISE else producer.inputs[:1]
+        return producer.op_type in (*_POINTWISE, *_RESIZED) and all(
+            source is None or self._plan(source, live, plan) for source in sources
+        )
+
+    def _like(self, live: Labels, shape: tuple[int, ...]) -> Labels | None:
+        """Return labels for a shape beside live ones, broadcastable to it; None: it has one index for all of them."""
+        rest = live.ndim - len(shape)
+        like = first(live, [*range(rest), *(axis + rest for axis, size in enumerate(shape) if size == 1)])
         varying = self.atoms.vary(like)
         if not varying:
-            return labels
-        still = [axis for axis in range(live.ndim) if axis not in varying]
-        small = first(like, still).reshape(-1, *first(like, still).shape[rest:])[0]
-        if any(size not in (1, mine) for size, mine in zip(small.shape, labels.shape, strict=True)):
-            return labels
-        self.set(value, small)
-        if producer.op_type != "ConstantOfShape":
-            self.follow(producer, 0, value)
-        return self.of(value)
+            return None
+        small = first(like, [axis for axis in range(live.ndim) if axis not in varying])
+        return small.reshape(small.shape[rest:])
 
     def follow(self, node: ir.Node, index: int, output: ir.Value, without: int | None = None) -> None:
         """Cut a constant, whose axes are the last ones of a tensor, where the tensor is cut."""

@@ -24,9 +24,9 @@ IMAGE, ROWS = (2, 4, 3, 3), (2, 5, 8)
 
 _FLOATS = {
     "w0": (8, 4, 1, 1), "w1": (3, 8, 1, 1), "m0": (8, 8), "m1": (8, 3), "half": (1, 2, 1, 1), "g": (8,), "h": (8,),
-    "g1": (1,), "h1": (1,), "g2": (2,), "h2": (2,), "g3": (8, 3, 3), "h3": (8, 3, 3),
+    "eps": (), "g1": (1,), "h1": (1,), "g2": (2,), "h2": (2,), "g3": (8, 3, 3), "h3": (8, 3, 3),
 }  # fmt: skip
-_SIZES = {"axis1": [1], "one_group": [0, 1, -1, 1], "like_image": [0, 8, 3, 3], "sizes": [8]}
+_SIZES = {"axis1": [1], "one_group": [0, 1, -1, 1], "like_image": [0, 8, 3, 3], "sizes": [8], "zero": [0], "two": [2]}
 
 
 def built(body: str, opset: int, image: bool) -> onnx.ModelProto:
@@ -60,6 +60,12 @@ CASES = {
         "m = ReduceMean <axes = [1]> (a)  l = ReduceMax <axes = [1]> (a)  c = Concat <axis = 1> (m, l)"
         "s = Conv(c, half)  p = Sigmoid(s)  b = Mul(a, p)", 17, True, 8),
     "the mean is subtracted": ("m = ReduceMean(a, axis1)  b = Sub(a, m)", 18, True, 8),
+    "written out, with a scale and a shift per position": (
+        "m = ReduceMean <axes = [-1]> (a)  d = Sub(a, m)  s = Mul(d, d)  v = ReduceMean <axes = [-1]> (s)"
+        "e = Add(v, eps)  r = Sqrt(e)  i = Reciprocal(r)  j = Mul(i, g)  n = Mul(m, j)  o = Sub(h, n)"
+        "p = Mul(a, j)  b = Add(p, o)", 17, False, 8),
+    "nothing is taken of another axis": (
+        "e = Slice(a, zero, zero, two)  b = Concat <axis = 2> (a, e)", 17, True, 8),
     "the mean and the smallest are added": (
         "m = ReduceMean <axes = [1]> (a)  l = ReduceMin <axes = [1]> (a)  s = Add(m, l)  t = Tanh(a)  b = Mul(s, t)",
         17, True, 8),
@@ -86,6 +92,30 @@ def test_half_of_what_is_normalized_goes(body: str, opset: int, image: bool, cou
     kept = {"first": np.arange(again.groups[0].channels) == 0}
     if again.groups[0].channels > 1:
         assert verified(prepare(result.model, CTX), again, kept, sample, CTX).declined == {}
+
+
+def test_units_go_with_their_initial_states_of_zeros() -> None:
+    """As wide as the batch, one tensor for two layers."""
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
+        net (float[5, n, 6] x) => (float[5, n, 3] y)
+        <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] six = {6}> {
+        s = Shape(x)  n = Gather(s, one)  c = Concat <axis = 0> (two, n, six)  z = ConstantOfShape(c)
+        h0 = Slice(z, zero, one, zero)  h1 = Slice(z, one, two, zero)
+        [lstm0] r0 = LSTM <hidden_size = 6> (x, w0, r, , , h0, h0)  q0 = Squeeze(r0, one)
+        [lstm1] r1 = LSTM <hidden_size = 6> (q0, w1, r, , , h1, h1)  q1 = Squeeze(r1, one)
+        y = MatMul(q1, m) }""")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (1, 24, 6), "w1": (1, 24, 6), "r": (1, 24, 6), "m": (6, 3)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    prepared = prepare(load(model.SerializeToString()), CTX)
+    sample = {"x": rng.normal(size=(5, 2, 6)).astype(np.float32)}
+    channels = discover(prepared, CTX, feed=sample)
+    assert [(group.kind, group.channels) for group in channels.groups] == [("unit", 6)]
+    kept = {channels.groups[0].name: np.arange(6) % 2 == 0}
+    result = verified(prepared, channels, kept, sample, CTX)
+    assert result.declined == {}
+    other = {"x": rng.normal(size=(5, 3, 6)).astype(np.float32)}
+    assert difference(masked(prepared, channels, kept), result.model, other) < 1e-5
 
 
 def test_a_normalization_answers_as_if_what_is_removed_were_the_mean_of_the_rest() -> None:
