@@ -15,6 +15,7 @@ from onnxcomp.data import Feed
 from onnxcomp.errors import PassError
 from onnxcomp.model import fingerprint
 from onnxcomp.passbase import PassContext
+from onnxcomp.passes.cleanup.constants import LiftConstants
 
 from .criteria import ACTIVE, READ, activations
 from .groups import Channels, Group, discover, prepare
@@ -57,7 +58,9 @@ def study_of(model: ir.Model, ctx: PassContext, *, granularity: Literal["head", 
     Raises:
         PassError: The model is quantized, or does not run.
     """
-    key = ("channels", fingerprint(model), granularity, str(ctx.seed))
+    lifted = model.clone()  # as `prepare` does it: that names tensors which clones share, and would change the key
+    LiftConstants().run(lifted, PassContext(ctx.target))
+    key = ("channels", fingerprint(lifted), granularity, str(ctx.seed))
 
     def find() -> Study:
         prepared = prepare(model, ctx)
