@@ -47,7 +47,7 @@ def real_weights(sample_models: Path) -> list[np.ndarray]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_it_is_the_optimum(data: Any) -> None:
     seed, n = data.draw(st.integers(0, 10**6)), data.draw(st.integers(2, 40))

@@ -25,7 +25,7 @@ def kraft(lengths: np.ndarray) -> float:
 
 
 @given(COUNTS | FEW.map(spread))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_codes_are_complete_limited_and_free_of_prefixes(counts: np.ndarray) -> None:
     lengths = h.code_lengths(counts)
     if not counts.any():
@@ -47,7 +47,7 @@ def test_codes_are_canonical() -> None:
 
 
 @given(FEW)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_lengths_are_as_good_as_those_of_a_plain_huffman_tree(found: dict[int, int]) -> None:
     """At most 12 symbols have no code longer than 11 bits, so the limit does not bind."""
     weights = sorted(found.values())
@@ -74,7 +74,7 @@ def test_a_single_symbol_gets_a_complete_code() -> None:
 
 
 @given(st.binary(min_size=2, max_size=3000), st.integers(1, 70))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(backend: str, content: bytes, lanes: int) -> None:
     symbols = np.frombuffer(content, np.uint8)
     lengths = h.code_lengths(np.bincount(symbols, minlength=256))

@@ -11,7 +11,7 @@ COUNTS = st.lists(st.integers(0, 10**9), min_size=256, max_size=256).map(np.arra
 
 
 @given(COUNTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_frequencies_sum_to_4096_and_leave_none_out(counts: np.ndarray) -> None:
     found = rans.normalized(counts)
     assert found.sum() == 4096
@@ -27,7 +27,7 @@ def test_frequencies_cost_hardly_more_than_the_entropy() -> None:
 
 
 @given(st.binary(min_size=2, max_size=3000), st.integers(1, 70))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(backend: str, content: bytes, lanes: int) -> None:
     symbols = np.frombuffer(content, np.uint8)
     table = rans.normalized(np.bincount(symbols, minlength=256))[None]
@@ -44,7 +44,7 @@ def test_round_trip(backend: str, content: bytes, lanes: int) -> None:
     seed=st.integers(0, 99),
     number=st.integers(1, 4),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_with_classes(rows: int, columns: int, cut: float, seed: int, number: int) -> None:
     rng = np.random.default_rng(seed)
     matrices = []

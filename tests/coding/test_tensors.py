@@ -37,7 +37,7 @@ def size(coded: CodedTensor) -> int:
     rotated=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(codec, kind, elements, width, columns, rotated, seed) -> None:  # type: ignore[no-untyped-def]  # noqa: PLR0917
     content = KINDS[kind](np.random.default_rng(seed), elements * width)
     data = np.frombuffer(content, np.uint8)

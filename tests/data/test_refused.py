@@ -204,7 +204,7 @@ def test_a_file_that_changes_while_it_is_in_use(tmp_path):
         list(samples)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), compressed=st.booleans(), labelled=st.booleans())
 def test_no_damage_escapes_as_a_foreign_error(tmp_path, data, compressed, labelled):
     extra = {"labels": np.array(["ab", "c", "d"])} if labelled else {}

@@ -98,7 +98,7 @@ def test_strings_go_to_inputs_that_are_no_numbers(tmp_path):
     assert [feed["text"].item() for feed in open_samples(path, [InputSpec("text", None, (None, 1))])] == ["a", "bcd"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(1, 9),
     shape=st.lists(st.integers(0, 3), max_size=3),

@@ -52,7 +52,7 @@ def test_texts_and_attributes_are_escaped(text: str) -> None:
 
 
 @given(st.text())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_text_makes_a_tag_or_an_attribute(text: str) -> None:
     reader = read(join([tag("b", text, data_x=text), text]))
     assert reader.tags == ["b"]

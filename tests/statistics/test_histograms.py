@@ -57,13 +57,11 @@ runs_of_values = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(runs=runs_of_values)
 def test_every_value_is_in_its_bin(runs: list[np.ndarray]) -> None:
     check(tally(*runs), np.concatenate([run.reshape(-1) for run in runs]))
 
 
-@settings(deadline=None)
 @given(runs=runs_of_values)
 def test_the_order_of_runs_does_not_matter(runs: list[np.ndarray]) -> None:
     forth, back = tally(*runs), tally(*runs[::-1])
@@ -123,7 +121,6 @@ def test_the_centers_of_the_bins() -> None:
     assert found.centers.tolist() == [-0.5, 0.5, 1.5, 2.2]
 
 
-@settings(deadline=None)
 @given(values=hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-100, 100, width=32)))
 def test_magnitudes_count_all_values(values: np.ndarray) -> None:
     found = tally(values)
@@ -146,7 +143,7 @@ def feeds(seed: int, shapes: list[tuple[int, int]]) -> list[dict[str, np.ndarray
     return [{name: rng.normal(size=shape).astype(np.float32) for name in ("x", "z")} for shape in shapes]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shapes=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 30)), min_size=1, max_size=5),

@@ -37,7 +37,7 @@ def chain(parse: Parse, ops: list[str]) -> tuple[ir.Model, list[str]]:
     return load(parse(text).SerializeToString()), [*names, "out"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ops=st.lists(st.sampled_from(UNARY), min_size=1, max_size=7), seed=st.integers(0, 2**32 - 1))
 def test_equals_brute_force(parse: Parse, samples: Any, ops: list[str], seed: int) -> None:
     model, names = chain(parse, ops)

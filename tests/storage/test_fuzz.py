@@ -56,14 +56,14 @@ def test_mutations_change_containers() -> None:
 
 
 @given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_other_byte_is_refused_or_does_not_matter(at: int, other: int) -> None:
     changed = CONTENT[:at] + bytes([CONTENT[at] ^ other]) + CONTENT[at + 1 :]
     assert process(changed, [MODELS["int8"]()]).split()[0] in {"same", "refused"}
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_bytes_are_refused(content: bytes) -> None:
     assert process(content, []).startswith("refused")
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -102,7 +102,6 @@ weights = hnp.arrays(
 )
 
 
-@settings(deadline=None)
 @given(weights, st.data(), st.sampled_from([7, 8]))
 def test_weights_per_channel_and_whole(w: np.ndarray, data: st.DataObject, bits: int) -> None:
     axis = data.draw(st.one_of(st.none(), st.integers(-w.ndim, w.ndim - 1)))

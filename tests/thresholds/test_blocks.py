@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,7 +31,6 @@ def brute_force(weights: np.ndarray, *, bits: int, symmetric: bool) -> np.ndarra
     return least
 
 
-@settings(deadline=None)
 @given(GROUPS, st.sampled_from([2, 4, 8]), st.booleans())
 def test_minmax_rounds_to_the_nearest_level(weights: np.ndarray, bits: int, symmetric: bool) -> None:
     found = quantize_groups(weights, bits=bits, symmetric=symmetric, method="minmax")
@@ -45,7 +44,6 @@ def test_minmax_rounds_to_the_nearest_level(weights: np.ndarray, bits: int, symm
     assert (restored(found)[weights == 0] == 0).all()
 
 
-@settings(deadline=None)
 @given(GROUPS, st.sampled_from([2, 4, 8]), st.booleans())
 def test_mmse_is_never_worse_than_minmax(weights: np.ndarray, bits: int, symmetric: bool) -> None:
     plain, best = (quantize_groups(weights, bits=bits, symmetric=symmetric, method=m) for m in ("minmax", "mmse"))

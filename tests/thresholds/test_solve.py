@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -22,14 +22,12 @@ arrays = hnp.arrays(np.float32, st.integers(1, 200), elements=floats)
 grids = st.builds(Grid, st.sampled_from([*range(2, 9), 16]), st.booleans())
 
 
-@settings(deadline=None)
 @given(values=arrays, grid=grids, method=st.sampled_from(list(METHODS)))
 def test_ranges_lie_inside_the_extremes(lab: SimpleNamespace, values: np.ndarray, grid: Grid, method: str) -> None:
     found = solve(method, lab.histogram(values), grid)
     assert min(values.min(), 0) <= found.low <= found.high <= max(values.max(), 0)
 
 
-@settings(deadline=None)
 @given(values=arrays, grid=grids, method=st.sampled_from(list(METHODS)), exponent=st.integers(-20, 20))
 def test_scaled_values_have_scaled_ranges(
     lab: SimpleNamespace, values: np.ndarray, grid: Grid, method: str, exponent: int

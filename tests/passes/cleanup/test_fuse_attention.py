@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -216,7 +216,6 @@ def test_nan_and_infinity_stay() -> None:
 shapes_of_masks = st.lists(st.booleans(), max_size=4)
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.sampled_from(SPLITS), st.sampled_from(list(KEYS)), st.sampled_from(list(SCALES))),
     st.none() | shapes_of_masks,

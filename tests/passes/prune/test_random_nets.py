@@ -26,7 +26,7 @@ def drawn(counts: dict[str, int], rng: np.random.Generator) -> Masks:
     return masks
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(), st.integers(0, 99))
 def test_pruning_random_networks(proto: onnx.ModelProto, seed: int) -> None:
     rng = np.random.default_rng(seed)

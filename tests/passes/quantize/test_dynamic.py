@@ -317,7 +317,7 @@ def test_activations_of_zero(parse: Parse, quantize: Any, weights: Any) -> None:
     np.testing.assert_allclose(open_session(done.after).run(feeds[0])["y"][0], weights["b32"], rtol=1e-6)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_networks(parse: Parse, quantize: Any, gaussian: Any, data: st.DataObject) -> None:
     lines, values, weights = [], [("x", 64)], {}

@@ -71,7 +71,6 @@ def hold(
 
 
 LIMITS: dict[str, Any] = {
-    "deadline": None,
     "phases": [Phase.explicit, Phase.reuse, Phase.generate],  # a failure is reported as it is: shrinking takes minutes
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }

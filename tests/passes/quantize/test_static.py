@@ -462,7 +462,7 @@ def graphs(draw: st.DrawFn) -> tuple[str, list[str]]:
     return f"g (float[N, 8, 8, 8] x) => ({', '.join(outputs)}) {{ {' '.join(lines)} }}", weights
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(graph=graphs(), seed=st.integers(0, 99))
 def test_random_graphs(parse: Parse, quantize: Any, gaussian: Any, graph: tuple[str, list[str]], seed: int) -> None:
     text, names = graph
