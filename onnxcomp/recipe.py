@@ -128,7 +128,7 @@ class Recipe:
         """Return the text form; ``from_toml`` gives the same recipe back."""
         import tomli_w
 
-        tables = [{"name": s.name, **{k: _plain(v) for k, v in s.settings.items()}} for s in self.steps]
+        tables = [{"name": s.name, **{k: _plain(v) for k, v in s.settings.items() if v is not None}} for s in self.steps]
         return tomli_w.dumps({"schema_version": SCHEMA_VERSION, "pass": tables})
 
 

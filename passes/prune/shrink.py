@@ -98,7 +98,10 @@ def _scale(node: ir.Node, factor: float, names: Names) -> None:
     product = ir.node("Mul", [mean, number], name=names.fresh(f"{node.name}.scaled"))
     product.outputs[0].name = names.fresh(f"{mean.name}.scaled")
     product.outputs[0].type = mean.type
-    mean.replace_all_uses_with(product.outputs[0])
+    if mean.is_graph_output():
+        product.outputs[0].name, mean.name = mean.name, product.outputs[0].name
+        product.outputs[0].shape = mean.shape
+    mean.replace_all_uses_with(product.outputs[0], replace_graph_outputs=True)
     product.replace_input_with(0, mean)
     graph.insert_after(node, product)
 

@@ -52,7 +52,7 @@ class PruneWeightsConfig:
         method: What goes: ``magnitude``: the smallest weights; ``sparsegpt``: those that the others can best make up
             for; ``auto``: ``sparsegpt`` where there are samples.
         scope: What has that share of zeros: each ``layer``, or all layers together (``global``).
-        pattern: ``2:4``: of 4 neighbours along the input axis 2 stay, and so on; empty: any weights.
+        pattern: As ``2:4``: of 4 neighbours along the input axis 2 stay, and so on; empty: any weights.
         schedule: Whether the share is reached at once (``constant``) or in ``steps`` (``polynomial``: the share still
             missing falls with the third power); each step recovers on calibration samples before the next.
         steps: Of the polynomial schedule.

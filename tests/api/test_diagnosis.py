@@ -29,8 +29,8 @@ def test_extras_are_those_of_the_project_file() -> None:
         "cpu",
         "gpu",
         "dev",
+        "docs",
         "fast",
-        "report",
         "train",
     }
 

@@ -32,7 +32,7 @@ class Bad(NamedTuple):
 
 TABLE: dict[str, Bad] = {
     # the path of the model
-    "unknown technique": Bad("optimize m.onnx --technique magic", 2, "'magic' is not one of 'static', 'dynamic'"),
+    "unknown technique": Bad("optimize m.onnx --technique magic", 2, "'magic' is not one of 'prune', 'static'"),
     "no model": Bad("optimize", 2, "missing argument 'MODEL...'"),
     "model missing": Bad("optimize missing.onnx", 2, "cannot read missing.onnx: No such file"),
     "model in a folder that is missing": Bad("optimize nowhere/m.onnx -o o.onnx", 2, "nowhere/m.onnx: No such file"),
@@ -154,11 +154,11 @@ TABLE: dict[str, Bad] = {
     "drop is text": Bad("optimize m.onnx --max-drop little", 2, "'--max-drop'"),
     "drop too large": Bad("optimize m.onnx --max-drop 7", 2, "max-drop must be in [0, 1], got 7", hint=False),
     "drop negative": Bad("optimize m.onnx --max-drop -0.1", 2, "max-drop must be in [0, 1], got -0.1", hint=False),
-    "drop is NaN": Bad("optimize m.onnx --max-drop nan", 2, "max-drop must be in [0, 1], got nan", hint=False),
+    "drop is NaN": Bad("optimize m.onnx --max-drop nan", 2, "max-drop must be a number, got nan", hint=False),
     "agreement too large": Bad("optimize m.onnx --min-agreement 1.5", 2, "min-agreement must be in [0, 1]", hint=False),
-    "SQNR is NaN": Bad("optimize m.onnx --min-sqnr nan", 2, "min-sqnr must be a finite number", hint=False),
+    "SQNR is NaN": Bad("optimize m.onnx --min-sqnr nan", 2, "min-sqnr must be a number, got nan", hint=False),
     "latency ratio 0": Bad("optimize m.onnx --max-latency-ratio 0", 2, "ratio must be positive, got 0.0", hint=False),
-    "latency ratio NaN": Bad("optimize m.onnx --max-latency-ratio nan", 2, "must be positive, got nan", hint=False),
+    "latency ratio NaN": Bad("optimize m.onnx --max-latency-ratio nan", 2, "must be a number, got nan", hint=False),
     "size is text": Bad("optimize m.onnx --max-size small", 2, "not a size: 'small'"),
     "size in odd units": Bad("optimize m.onnx --max-size 5XB", 2, "not a size: '5XB'"),
     "size without its unit": Bad("optimize m.onnx --max-size 5", 2, "a size of 5 bytes"),

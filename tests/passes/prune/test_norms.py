@@ -189,3 +189,14 @@ def test_what_is_normalized_by_a_sizeless_scale_is_cut_too() -> None:
     assert result.declined == {}
     assert result.model.graph.initializers["g"].const_value is not None
     assert result.model.graph.initializers["g"].const_value.size == 4
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_mean_of_channels_may_be_an_output_of_the_model(streams: bool) -> None:
+    proto = built("m = ReduceMean <axes = [-1]> (a)  b = Relu(a)", 17, False)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("m", onnx.TensorProto.FLOAT, [2, 5, 1]))
+    model, ctx = load(proto.SerializeToString()), PassContext(get_target("cpu-x86-vnni"))
+    PruneChannels(PruneChannelsConfig(ratio=0.5, round=1, streams=streams)).run(model, ctx)
+    found = open_session(model, optimize=False).run({"x": np.ones(ROWS, np.float32)})
+    assert list(found) == ["y", "m"]
+    assert found["m"].shape == (2, 5, 1)
