@@ -128,9 +128,10 @@ class Recipe:
         """Return the text form; ``from_toml`` gives the same recipe back."""
         import tomli_w
 
-        tables = [{"name": s.name, **{k: _plain(v) for k, v in s.settings.items() if v is not None}} for s in self.steps]
+        tables = [{"name": step.name, **_plain(step.settings)} for step in self.steps]
         return tomli_w.dumps({"schema_version": SCHEMA_VERSION, "pass": tables})
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what TOML can hold of settings: one that is not set is left out."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items() if v is not None}
