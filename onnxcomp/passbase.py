@@ -189,6 +189,13 @@ class PassContext:
     progress: Callable[[int, int | None], None] | None = None
     skipped: list[Skip] = field(default_factory=list)
 
+    def afresh(self, model: "ir.Model") -> "PassContext":
+        """Return a context for a model whose activations are others: what was measured of them is measured anew."""
+        ranges = self.ranges
+        if ranges is not None and self.samples is not None:
+            ranges = RangeStore(model, self.samples, threads=self.threads, progress=self.progress)
+        return dataclasses.replace(self, ranges=ranges, grams=None)
+
     def skip(self, node: "ir.Node", reason: str) -> None:
         """Record that a node is left alone."""
         self.skipped.append(Skip(node.name or "", node.op_type, reason))

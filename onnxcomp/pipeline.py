@@ -19,7 +19,7 @@ from onnxcomp.metrics import Fidelity, Outputs, as_arrays, typical_sqnr
 from onnxcomp.model import open_session
 from onnxcomp.passbase import Need, PassContext, Skip
 from onnxcomp.recipe import METADATA_KEY, Recipe, Step
-from onnxcomp.statistics import MeanStore, RangeStore
+from onnxcomp.statistics import MeanStore
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -143,8 +143,8 @@ def run_recipe(
         if changed is not None:
             model = changed
             kept.append(step)
-            if step.make().shifts and ctx.ranges is not None and ctx.samples is not None:
-                ctx = replace(ctx, ranges=RangeStore(model, ctx.samples, threads=ctx.threads, progress=ctx.progress))
+            if step.make().shifts:
+                ctx = ctx.afresh(model)
         else:
             ctx.origin = origin
     if kept:

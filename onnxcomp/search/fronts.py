@@ -1,14 +1,13 @@
 """What many candidates begin with, made once: pruning with its recovery, rounding of weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.memory import Memory
-from onnxcomp.statistics import RangeStore
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -82,6 +81,6 @@ class Fronts:
 
         key = ["front", front.to_toml()]
         model, passes = self._memory.recall_model(f"the model after {front.steps[-1].name}", lambda: key, make)
-        if any(step.make().shifts for step in rest.steps) and ctx.ranges is not None and ctx.samples is not None:
-            ctx = replace(ctx, ranges=RangeStore(model, ctx.samples, threads=ctx.threads, progress=ctx.progress))
+        if any(step.make().shifts for step in rest.steps):
+            ctx = ctx.afresh(model)
         return Front(model, passes, ctx)

@@ -93,6 +93,7 @@ class PruneBlocks(Pass[PruneBlocksConfig]):
     name: ClassVar[str] = "prune-blocks"
     Config: ClassVar[type[PruneBlocksConfig]] = PruneBlocksConfig
     exact: ClassVar[bool] = False
+    shifts: ClassVar[bool] = True
     wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:

@@ -78,6 +78,7 @@ class Recover(Pass[RecoverConfig]):
     name: ClassVar[str] = "recover"
     Config: ClassVar[type[RecoverConfig]] = RecoverConfig
     exact: ClassVar[bool] = False
+    shifts: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:

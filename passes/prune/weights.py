@@ -109,6 +109,7 @@ class PruneWeights(Pass[PruneWeightsConfig]):
     name: ClassVar[str] = "prune-weights"
     Config: ClassVar[type[PruneWeightsConfig]] = PruneWeightsConfig
     exact: ClassVar[bool] = False
+    shifts: ClassVar[bool] = True
     wants: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"sparsity": (0.5, 0.7, 0.8, 0.9)}
 
