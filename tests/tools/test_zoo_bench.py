@@ -19,7 +19,7 @@ FAST = Interval(0.5, 0.49, 0.51)
 
 def test_benchmarks_a_zoo_and_goes_on_after_a_failure(zoo: Path, tmp_path: Path, run_tool: RunTool) -> None:
     written, shown, kept = tmp_path / "zoo.json", tmp_path / "zoo.md", tmp_path / "kept"
-    settings = ("--max-drop", 0.05, "--retime-seconds", 5, "--technique", "static")
+    settings = ("--max-drop", 0.05, "--retime-seconds", 5, "--technique", "dynamic")
     done = run_tool("zoo_bench", zoo, *settings, "--json", written, "--markdown", shown, "--keep", kept)
     assert done.returncode == 1  # the broken model
 
