@@ -259,9 +259,14 @@ class _Optimizer:
         return [found] if found.result.rejected is None else []
 
     def _gains(self, candidate: Built, best: Built) -> bool:
-        """Whether a candidate is clearly better for the goal than another, which loses less."""
+        """Whether a candidate is clearly better for the goal than another, which loses less.
+
+        Two sessions of one small model can differ by a third, so it must be so beside the original and side by side.
+        """
+        if not choose.worth_saving(candidate.result, [best.result], self._size, self._work.goal):
+            return False
         if self._work.goal == "size" or not self._work.timed:
-            return choose.worth_saving(candidate.result, [best.result], self._size, "size")
+            return True
         models = {"as it was": best.model, "pruned": candidate.model}
         return self._race.among(models, f"time {candidate.result.name}").ratios["pruned"].high < choose.FASTER
 

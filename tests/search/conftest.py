@@ -82,12 +82,15 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         alike = {"fused": fused, "pruned": pruned or 1.0}
         monkeypatch.setattr(search, "prune", untouched if pruned else lambda *_, **__: ([], None))
 
+        def beside_original(name: str) -> float:
+            return ratios.get(name, other) * (alike["pruned"] if "pruned to" in name else 1.0)
+
         def interleave(contenders: Mapping[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
             for run in contenders.values():
                 run()  # everything that is timed must run
             # variants of one candidate, raced among themselves, are all alike
             found = {
-                name: ratios.get(name, other) if baseline == "original" else alike.get(name, 1.0)
+                name: beside_original(name) if baseline == "original" else alike.get(name, 1.0)
                 for name in contenders
                 if name != baseline
             }
