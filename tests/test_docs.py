@@ -59,6 +59,7 @@ def test_the_recipe_of_the_readme_is_one() -> None:
     assert onnxcomp.Recipe.from_toml(recipe.to_toml()) == recipe
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_python_of_the_page_on_pruning_runs(
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_loader_and_the_images_of_the_page_on_data_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,12 +47,14 @@ def follow(text: str, folder: Path) -> int:
     return len(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("tutorial")
 def test_every_block_of_the_tutorial_works_in_order(tmp_path: Path) -> None:
     assert follow((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), tmp_path) >= 10
     assert {"bare.onnx", "small.onnx", "lenet5.onnx", "from_python.onnx"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("tutorial")
 def test_what_to_exclude_is_found_and_used(tmp_path: Path) -> None:
     _, _, section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").partition("## What to exclude\n")

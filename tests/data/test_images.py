@@ -420,9 +420,25 @@ def test_optimize_with_images_scores_as_with_arrays(clothes: Path, sample_models
     for from_image, from_array in zip(folder, archive, strict=True):
         np.testing.assert_array_equal(from_image["image"], from_array["image"])
     assert classes(folder) == classes(archive)
-    call = ["optimize", model, "--calibration", clothes / "calibration", "--eval", clothes / "eval", "--batch", "10"]
+    call = [
+        "optimize",
+        model,
+        "--calibration",
+        clothes / "calibration",
+        "--eval",
+        clothes / "eval",
+        "--batch",
+        "10",
+        "--technique",
+        "static",
+    ]
     assert run(build_app(), [*map(str, call), "--resize", "stretch", "-o", str(tmp_path / "o.onnx"), "-q"]) == 0
-    settings: dict[str, Any] = {"calibration": clothes / "calibration", "batch": 10, "time_budget": 30}
+    settings: dict[str, Any] = {
+        "calibration": clothes / "calibration",
+        "batch": 10,
+        "time_budget": 30,
+        "techniques": ["static"],
+    }
     reports = [optimize(model, eval=clothes / name, **settings).report for name in ("eval", "eval.npz")]
     scores = [report.outcome.original_quality.score for report in reports]
     assert scores[0] == scores[1]
