@@ -1,7 +1,9 @@
 """Static INT8 of well-known networks with random weights: what is promised runs in integers."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import onnx
 import pytest
@@ -35,7 +37,15 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("name", [*EXPECTED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+LARGE = ("vgg19", "zfnet512")  # hundreds of megabytes of weights: a minute and more
+_ALONE = pytest.mark.skipif("ONNXCOMP_SLOW" not in os.environ, reason="takes a minute: ONNXCOMP_SLOW=1 runs it")
+
+
+def marked(name: str) -> Any:
+    return pytest.param(name, marks=[pytest.mark.slow, *([_ALONE] if name in LARGE else [])])
+
+
+@pytest.mark.parametrize("name", [*EXPECTED, *map(marked, SLOW)])
 def test_onnxruntime_fuses_all_that_static_int8_promises(name: str, samples: Callable[..., Samples]) -> None:
     model = load(light_model(name).SerializeToString())
     data = samples(list(synthetic(input_specs(model), count=2, seed=0)))
