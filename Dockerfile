@@ -12,11 +12,11 @@ COPY onnxcomp /source/onnxcomp
 COPY passes /source/passes
 RUN pip install --no-cache-dir "/source[cpu,fast,images]" && rm -r /source
 
-RUN useradd --create-home user
+RUN useradd --create-home user && mkdir --mode 1777 /var/cache/numba
 USER user
 WORKDIR /models
 # Whoever runs it may have no home of his own: numba keeps what it compiled there
-ENV NUMBA_CACHE_DIR=/tmp/numba PYTHONDONTWRITEBYTECODE=1
+ENV NUMBA_CACHE_DIR=/var/cache/numba PYTHONDONTWRITEBYTECODE=1
 
 ENTRYPOINT ["onnxcomp"]
 CMD ["--help"]

@@ -13,10 +13,35 @@ from typing import Any, Literal, TypeVar
 from onnxcomp.errors import DataError
 from onnxcomp.report.document import SCHEMA_VERSION, Document
 
-__all__ = ["read_document"]
+__all__ = ["read_content", "read_document"]
 
 D = TypeVar("D", bound=Document)
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, StopIteration)
+
+
+def read_content(path: str | os.PathLike[str], *, kind: str | None, what: str, hint: str) -> dict[str, Any]:
+    """Read what a document was saved as, without looking into it.
+
+    Args:
+        path: Of the JSON.
+        kind: Of the document; None: any.
+        what: What the file is to be, for the message.
+        hint: How such a file is made.
+
+    Raises:
+        DataError: It can't be read, or is of another kind or version of the format.
+    """
+    where = os.fspath(path)
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as err:  # ValueError: no UTF-8, no JSON, a NUL in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise DataError(f"cannot read the {what} {where}: {reason}", hint=hint) from err
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str) or kind not in (None, found["kind"]):
+        raise DataError(f"{where} is no {what} of onnxcomp", hint=hint)
+    if found.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{where} was written by another version of the format", hint=hint)
+    return found
 
 
 def read_document(path: str | os.PathLike[str], kind: type[D], *, what: str, hint: str) -> D:
@@ -31,20 +56,11 @@ def read_document(path: str | os.PathLike[str], kind: type[D], *, what: str, hin
     Raises:
         DataError: It can't be read, is of another kind or version of the format, or a value is not of its type.
     """
-    where = os.fspath(path)
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as err:  # ValueError: no UTF-8, no JSON, a NUL in the path
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise DataError(f"cannot read {what} {where}: {reason}", hint=hint) from err
-    if not isinstance(found, dict) or found.get("kind") != kind.kind:
-        raise DataError(f"{where} is no {what}", hint=hint)
-    if found.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(f"{where} was written by another version of the format", hint=hint)
+    found = read_content(path, kind=kind.kind, what=what, hint=hint)
     try:
         document: D = _value(found, kind)
     except _DAMAGED as err:
-        raise DataError(f"{where} is damaged: {type(err).__name__}: {err}", hint=hint) from err
+        raise DataError(f"{os.fspath(path)} is damaged: {type(err).__name__}: {err}", hint=hint) from err
     return document
 
 

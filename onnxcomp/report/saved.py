@@ -1,17 +1,15 @@
 """A `check` report of an earlier commit, read back: what later figures are held against."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from onnxcomp.errors import DataError
 from onnxcomp.measure import Ratio
 from onnxcomp.report.check import CheckReport, GateResult
-from onnxcomp.report.document import SCHEMA_VERSION
+from onnxcomp.report.reading import read_content
 
 __all__ = ["Saved"]
 
@@ -55,20 +53,11 @@ class Saved:
         Raises:
             DataError: It can't be read, or is no report of `check` of this version of the format.
         """
-        where = os.fspath(path)
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as err:  # ValueError: no UTF-8, no JSON, a NUL in the path
-            reason = err.strerror if isinstance(err, OSError) else err
-            raise DataError(f"cannot read the saved baseline {where}: {reason}", hint=_HINT) from err
-        if not isinstance(found, dict) or found.get("kind") != CheckReport.kind:
-            raise DataError(f"{where} is no report of onnxcomp check", hint=_HINT)
-        if found.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(f"{where} was written by another version of the format", hint=_HINT)
+        found = read_content(path, kind=CheckReport.kind, what="saved baseline", hint=_HINT)
         try:
             return _saved(found)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise DataError(f"{where} is damaged: {type(err).__name__}: {err}", hint=_HINT) from err
+            raise DataError(f"{os.fspath(path)} is damaged: {type(err).__name__}: {err}", hint=_HINT) from err
 
     def compared(self, report: CheckReport) -> Iterator[GateResult]:
         """Hold a report against these figures: one result for each that is saved."""
