@@ -85,7 +85,7 @@ def calibrate(
     samples = open_data(loaded, calibration, batch=batch, images=images)
     check_images_used(images, samples)
     if samples is None:
-        samples = make_up(loaded, seed=seed, batch=batch)
+        samples = make_up(loaded, seed=seed, batch=batch).others()  # as the other commands: compare judges on the first
         notes.append("made-up inputs: expect worse models than with real samples")
     show("verify", None)
     verifier = Verifier(loaded, samples.spread(_VERIFY_RUNS))

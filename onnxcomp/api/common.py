@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcomp.data import ImageFolder, ImageOptions, Samples, Source, open_samples, synthetic
+from onnxcomp.data import ImageFolder, ImageOptions, Samples, Source, SyntheticSamples, open_samples, synthetic
 from onnxcomp.errors import MetricError, ModelError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
@@ -82,7 +82,7 @@ def open_statistics(statistics: "str | os.PathLike[str] | Statistics | None") ->
     return Statistics.load(statistics)
 
 
-def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:
+def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> SyntheticSamples:
     """Make up samples for a model: right types and shapes, integers inside the range of the graph's tables.
 
     The first kind of values that the model runs on, with finite answers, is taken; else the first that it runs on.
@@ -100,7 +100,7 @@ def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> Samples:
         session = open_session(model, threads=0)
     except ModelError:
         return kinds[0]  # whoever runs it says why it is refused
-    ran: list[Samples] = []
+    ran: list[SyntheticSamples] = []
     failures: list[ModelError] = []
     for samples in kinds:
         try:
@@ -177,7 +177,7 @@ def choose_task(
     Args:
         calibration: Calibration samples, made-up ones among them.
         evaluation: Evaluation samples.
-        made_up: Made-up samples; needed where neither of the others is given.
+        made_up: Made-up samples to judge on, other than those of calibration; needed where neither is given.
         metric: As the user named it.
         max_drop: Largest accepted drop of the score; None: none is too large.
         notes: Gets plain sentences for the reader.
@@ -203,7 +203,7 @@ def choose_task(
         return Task(evaluation)
     if metric is not None:
         raise MetricError("a metric needs labelled samples", hint="--eval DATA")
-    if calibration is not None and calibration is not made_up:
+    if made_up is None and calibration is not None:
         notes.append("no evaluation samples (--eval DATA): judged by fidelity on the calibration samples")
         return Task(calibration.spread(_FIDELITY_RUNS))
     assert made_up is not None

@@ -170,11 +170,12 @@ def assign(
         found.append("the model is quantized already: what it holds in integers is left as it is")
     samples, judged_on = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, evaluation))
     check_images_used(images, samples, judged_on)
-    needed = samples is None and (made_up or judged_on is None)
-    invented = make_up(loaded, seed=seed, batch=batch) if needed else None
-    if samples is None and made_up:
-        found.append("calibrated on made-up inputs: expect a worse model than with real samples")
-        samples = invented
+    invented = None
+    if samples is None and (made_up or judged_on is None):
+        invented = make_up(loaded, seed=seed, batch=batch)
+        if made_up:
+            found.append("calibrated on made-up inputs: expect a worse model than with real samples")
+            samples = invented.others()
     task = choose_task(samples, judged_on, invented, metric, max_drop=gates.max_drop, notes=found)
     if gates.max_drop is not None and task.metric is None:
         raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")

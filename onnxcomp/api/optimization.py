@@ -328,10 +328,10 @@ def prepare(
     made_up = None
     if calibration_samples is None and (synthetic_calibration or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)
-    if calibration_samples is None and known is None and synthetic_calibration:
-        notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
-        calibration_samples = made_up
-    elif not calibrated and recipe is None and techniques is None and measurements is None:
+        if synthetic_calibration and known is None:
+            notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
+            calibration_samples = made_up.others()
+    if not calibrated and recipe is None and techniques is None and measurements is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")

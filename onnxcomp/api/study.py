@@ -125,9 +125,9 @@ def sensitivity(
     made_up = None
     if samples is None and (synthetic_calibration or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)
-    if samples is None and known is None and synthetic_calibration:
-        notes.append("calibrated on made-up inputs: real ones may be harmed elsewhere")
-        samples = made_up
+        if synthetic_calibration and known is None:
+            notes.append("calibrated on made-up inputs: real ones may be harmed elsewhere")
+            samples = made_up.others()
     task = choose_task(samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
     if samples is None and evaluation is not None:
         notes.append("no calibration samples: noise was measured on the evaluation samples, which judge as well")

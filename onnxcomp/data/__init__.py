@@ -24,6 +24,7 @@ __all__ = [
     "Resize",
     "Samples",
     "Source",
+    "SyntheticSamples",
     "can_perturb",
     "fitting",
     "open_samples",
@@ -91,7 +92,7 @@ def synthetic(
     batched: bool = True,
     size: int = DYNAMIC_SIZE,
     positive: bool = False,
-) -> Samples:
+) -> SyntheticSamples:
     """Make up samples for a model, the same on each reading; `onnxcomp.data.synthetic` says which values.
 
     Args:

@@ -11,6 +11,7 @@ that the default is used.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -94,6 +95,12 @@ class SyntheticSamples(Samples):
                 f"input '{name}' of shape {shape_text(sizes)} can't be made up: {err}",
                 hint="give samples with --calibration, or a smaller --batch",
             ) from err
+
+    def others(self) -> "SyntheticSamples":
+        """Return samples of the same kind with other values: what is fitted to these can be judged on them."""
+        other = copy(self)
+        other._seed += 1
+        return other
 
     @property
     def length(self) -> int:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from onnxcomp.api.common import make_up
+from onnxcomp.api.optimization import plan
 from onnxcomp.errors import ModelError
 from onnxcomp.model import load
 
@@ -50,3 +51,15 @@ def test_none_fits(parse: Parse) -> None:
 def test_answers_that_are_never_finite_are_no_failure(parse: Parse) -> None:
     proto: Any = parse("g (float[N, 8] x) => (float[N, 8] y) { zero = Sub(x, x)  y = Div(x, zero) }")
     assert first(proto)["x"].shape == (1, 8)
+
+
+def test_what_is_fitted_is_judged_on_others(parse: Parse) -> None:
+    """What is fitted to a few samples answers those well: they say nothing about it."""
+    proto = parse("g (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }")
+    settings = plan(proto.SerializeToString(), synthetic_calibration=True, seed=3).settings
+    assert settings.evaluation == "synthetic (seed 3), 16 runs"
+    assert settings.calibration == "synthetic (seed 4), 16 runs"
+    samples = make_up(load(proto.SerializeToString()), seed=3)
+    judged, fitted = (next(iter(some))["x"] for some in (samples, samples.others()))
+    assert fitted.shape == judged.shape
+    assert not np.isclose(fitted, judged).any()
