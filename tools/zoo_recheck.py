@@ -75,6 +75,7 @@ def recheck(entry: ZooModel, output: Path, *, threads: int, half_width: float, s
         baseline="original",
         half_width=half_width,
         max_seconds=seconds,
+        min_seconds=0.2 * seconds,
         seed=seed,
     )
     found = comparison.ratios["optimized"]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["MADE_UP", "Contender", "bench", "check_timing", "enter", "rows_of", "timed_feed"]
 
 _PROFILE_SECONDS = 2.0
+_LEAST = 0.1  # of the seconds: a fast model would be timed within a moment, when a neighbour may work
 _PROFILE_RUNS = (5, 50)
 MADE_UP = "made-up inputs: where the work depends on values (loops), real ones may take other times"
 
@@ -251,6 +252,7 @@ def _time(
         half_width=half_width,
         confidence=confidence,
         max_seconds=seconds,
+        min_seconds=_LEAST * seconds,
         seed=seed,
         progress=partial(progress, "measure"),
     )

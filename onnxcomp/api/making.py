@@ -210,7 +210,9 @@ def judge_of(work: Assignment) -> Judge:
 def race_of(work: Assignment, *, threads: int, show: Progress) -> Race:
     """Return what times models made of this one."""
     feed = next(iter(work.task.samples.take(1)))
-    return Race(work.model, feed, threads=threads, seed=work.seed, progress=show)
+    race = Race(work.model, feed, threads=threads, seed=work.seed, progress=show)
+    race.meet()
+    return race
 
 
 def measured(changed: "ir.Model", judge: Judge, race: Race | None = None, *, exact: float | None = None) -> Measured:

@@ -103,6 +103,7 @@ class _Settings:
     confidence: float
     min_rounds: int
     max_seconds: float
+    min_seconds: float
 
     def __post_init__(self) -> None:
         if not 0 < self.half_width < math.inf:
@@ -113,6 +114,8 @@ class _Settings:
             raise UsageError(f"min_rounds must be at least 1, got {self.min_rounds}")
         if not 0 < self.max_seconds < math.inf:
             raise UsageError(f"max_seconds must be positive, got {self.max_seconds}")
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise UsageError(f"min_seconds must be between 0 and {self.max_seconds:g}, got {self.min_seconds}")
 
 
 def interleave(
@@ -123,6 +126,7 @@ def interleave(
     confidence: float = 0.95,
     min_rounds: int = 15,
     max_seconds: float = 30.0,
+    min_seconds: float = 0.0,
     seed: int,
     progress: Callable[[float], None] | None = None,
     clock: _Clock = time.perf_counter_ns,
@@ -144,6 +148,7 @@ def interleave(
         confidence: The coverage of each interval.
         min_rounds: Rounds made in any case, unless they would take more than twice `max_seconds`.
         max_seconds: Stop then, settled or not.
+        min_seconds: Go on so long, settled or not: a neighbour on a shared machine may work for a second or two.
         seed: Of the order within the rounds.
         progress: Called after every round with the share of `max_seconds` used, and with 1 at the end.
         clock: Nanoseconds, never going back.
@@ -151,7 +156,7 @@ def interleave(
     Raises:
         UsageError: A setting is out of range, or `baseline` is not a contender.
     """
-    settings = _Settings(half_width, confidence, min_rounds, max_seconds)
+    settings = _Settings(half_width, confidence, min_rounds, max_seconds, min_seconds)
     if baseline not in contenders:
         raise UsageError(f"baseline {baseline!r} is not one of the contenders: {', '.join(contenders) or 'none'}")
     report = progress if progress is not None else _no_progress
@@ -223,7 +228,8 @@ class _Run:
         if not intervals:  # the baseline alone
             intervals = [self._interval(np.array(next(iter(self._blocks.values()))))]
         narrow = all(interval.half_width <= self._settings.half_width * interval.ratio for interval in intervals)
-        return narrow and self.rounds >= self._settings.min_rounds
+        enough = self.rounds >= self._settings.min_rounds and self.elapsed() >= self._settings.min_seconds
+        return narrow and enough
 
     def comparison(self) -> Comparison:
         """Return what is known by now."""

@@ -128,6 +128,8 @@ class _Optimizer:
         work = self._work
         self._progress("verify", None)
         verifier = Verifier(self._model, work.task.samples.spread(_VERIFY_RUNS))
+        if work.timed:
+            self._race.meet()
         ctx = PassContext(target=work.target, samples=work.calibration, seed=work.seed, progress=self._calibrating)
         cleaned, reports = run_recipe(self._model, cleanup(), ctx, verifier, progress=self._cleaning)
         recipe = work.recipe and _without_cleanup(work.recipe, cleaned)

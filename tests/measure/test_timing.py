@@ -81,6 +81,12 @@ def test_known_speeds_are_recovered():
     assert result.rounds == 15
 
 
+def test_it_goes_on_for_as_long_as_asked():
+    result = compare(Machine(), {"base": MS, "other": MS}, min_seconds=2.0)
+    assert 2.0 <= result.seconds < 4.0
+    assert result.settled
+
+
 def test_percentiles_count_every_run():
     machine = Machine()
     calls = iter(range(10**9))
@@ -283,6 +289,7 @@ def test_a_collector_that_was_off_stays_off():
     [
         ({"baseline": "absent"}, "absent"),
         ({"half_width": 0.0}, "half_width"),
+        ({"min_seconds": 31.0}, "min_seconds"),
         ({"half_width": math.nan}, "half_width"),
         ({"confidence": 1.0}, "confidence"),
         ({"confidence": 0.0}, "confidence"),

@@ -1,0 +1,80 @@
+"""Timing that knows how fast a model is: what a neighbour slows down for a while is timed again."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxcomp.measure import Comparison, Ratio, Timing
+from onnxcomp.model import load
+from onnxcomp.search import race as module
+from onnxcomp.search.race import Race
+
+
+class _Looks:
+    """Stands in for `interleave`: each look has the next of some times."""
+
+    def __init__(self, *looks: tuple[float, float], seconds: float = 0.5) -> None:
+        self._looks = list(looks)
+        self._seconds = seconds
+        self.taken = 0
+
+    def __call__(self, contenders: dict[str, Callable[[], object]], *, baseline: str, **_: object) -> Comparison:
+        times = dict(zip(contenders, self._looks[self.taken], strict=False))
+        self.taken += 1
+        timings = tuple(Timing(name, taken, taken, taken, 9, taken) for name, taken in times.items())
+        ratios = {name: Ratio(*3 * (taken / times[baseline],)) for name, taken in times.items() if name != baseline}
+        return Comparison(timings, ratios, rounds=15, seconds=self._seconds, settled=True)
+
+
+@pytest.fixture
+def raced(parse: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch) -> Callable[[_Looks], Comparison]:
+    """Time a model after the original was met; seconds of pauses pass at once."""
+    original = load(parse("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }").SerializeToString())
+    other = load(parse("g (float[1,4] x) => (float[1,4] y) { y = Abs(x) }").SerializeToString())
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def run(looks: _Looks) -> Comparison:
+        monkeypatch.setattr(module, "interleave", looks)
+        monkeypatch.setattr(module.time, "sleep", sleep)
+        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+        feed = {"x": np.zeros((1, 4), np.float32)}
+        race = Race(original, feed, threads=1, seed=0, progress=lambda *_: None)
+        race.meet()
+        return race.rough({"other": other})
+
+    return run
+
+
+def test_a_calm_look_is_taken(raced: Callable[[_Looks], Comparison]) -> None:
+    looks = _Looks((1.0, 1.0), (1.02, 0.5))
+    assert raced(looks).ratios["other"].ratio == pytest.approx(0.5 / 1.02)
+    assert looks.taken == 2
+
+
+def test_a_disturbed_look_is_taken_again(raced: Callable[[_Looks], Comparison]) -> None:
+    looks = _Looks((1.0, 1.0), (1.2, 0.8), (1.2, 0.8), (1.0, 0.5))
+    assert raced(looks).ratios["other"].ratio == 0.5
+    assert looks.taken == 4
+
+
+def test_a_model_alone_may_be_disturbed(raced: Callable[[_Looks], Comparison]) -> None:
+    looks = _Looks((1.2, 1.0), (1.0, 0.5))
+    assert raced(looks).ratios["other"].ratio == 0.5
+    assert looks.taken == 2
+
+
+def test_a_machine_that_stays_slow_is_taken_as_it_is(raced: Callable[[_Looks], Comparison]) -> None:
+    looks = _Looks((1.0, 1.0), *[(1.2, 0.8)] * 100)
+    assert raced(looks).ratios["other"].ratio == pytest.approx(0.8 / 1.2)
+    assert looks.taken < 50
+
+
+def test_a_long_look_needs_no_other(raced: Callable[[_Looks], Comparison]) -> None:
+    looks = _Looks((1.0, 1.0), (1.2, 0.8), (1.0, 0.5), seconds=60.0)
+    raced(looks)
+    assert looks.taken == 2
