@@ -32,6 +32,7 @@ _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuanti
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
 _MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
                     "Unsqueeze"})  # fmt: skip
+_MULTIPLY = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "Mul", "RNN"})
 _FEATURE_OPS = frozenset({"Div", "DynamicQuantizeLSTM", "GRU", "LSTM", "LayerNormalization", "LpNormalization", "Mul",
                           "RMSNormalization", "RNN", "ReduceMean", "SimplifiedLayerNormalization",
                           "SkipLayerNormalization"})  # fmt: skip
@@ -82,14 +83,16 @@ def parameter_count(model: "ir.Model") -> int:
 
 
 def unfinite_weights(model: "ir.Model") -> list[str]:
-    """Name the float initializers that hold NaN or infinity."""
-    return [
-        str(value.name)
-        for value in initializers(model)
-        if value.const_value is not None
-        and value.const_value.dtype.is_floating_point()
-        and not np.isfinite(value.const_value.numpy()).all()
-    ]
+    """Name the float initializers that hold NaN, or infinity where it is no bound of a Clip, no mask and the like."""
+    found = []
+    for value in initializers(model):
+        if value.const_value is None or not value.const_value.dtype.is_floating_point():
+            continue
+        array = value.const_value.numpy()
+        multiplied = any(node.op_type in _MULTIPLY for node, _ in value.uses())
+        if np.isnan(array).any() or (multiplied and np.isinf(array).any()):
+            found.append(str(value.name))
+    return found
 
 
 def is_quantized(model: "ir.Model") -> bool:
@@ -120,6 +123,7 @@ def input_specs(model: "ir.Model") -> tuple[InputSpec, ...]:
             dtype=_numpy_dtype(value),
             shape=None if value.shape is None else tuple(_dimension(d) for d in value.shape),
             optional=value.name in model.graph.initializers,
+            names=tuple(getattr(d, "value", None) for d in value.shape or ()),
         )
         for value in model.graph.inputs
     )

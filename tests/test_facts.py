@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxcomp.facts import feature_outputs, input_bounds, input_specs, is_quantized, parameter_count
+from onnxcomp.facts import feature_outputs, input_bounds, input_specs, is_quantized, parameter_count, unfinite_weights
 from onnxcomp.model import load
 
 Parse = Callable[..., onnx.ModelProto]
@@ -128,3 +128,11 @@ def test_recurrent_states_are_features_and_scores_beside_them_are_not(
     weights = {"w": np.ones((1, gates * 4, 4)), "r": np.ones((1, gates * 4, 4)), "m": np.ones((4, 2))}
     proto = parse(text, {**weights, "shape": np.array([-1, 4])})
     assert feature_outputs(load(proto.SerializeToString())) == set(names[1:])
+
+
+def test_infinity_is_no_weight_where_it_bounds_or_masks(parse: Parse) -> None:
+    text = """g (float[2, 2] x) => (float[2, 2] y) {
+        a = MatMul (x, w)  b = Clip (a, low, high)  c = Add (b, mask)  y = Max (c, broken) }"""
+    infinity, masked = np.float32(np.inf), np.array([[0, -np.inf], [0, 0]])
+    weights = {"w": masked, "low": -infinity, "high": infinity, "mask": masked, "broken": np.float32(np.nan)}
+    assert sorted(unfinite_weights(load(parse(text, weights).SerializeToString()))) == ["broken", "w"]

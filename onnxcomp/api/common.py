@@ -38,7 +38,13 @@ __all__ = [
 
 Data = Source | Samples
 _SYNTHETIC_RUNS = 16
-_MADE_UP_SHAPES: tuple[dict[str, Any], ...] = ({}, {"batched": False}, {"size": 1024})  # the first that fits is taken
+_MADE_UP_SHAPES: tuple[dict[str, Any], ...] = (  # the first that fits is taken
+    {},
+    {"named": True},
+    {"batched": False},
+    {"size": 1024},
+    {"named": True, "size": 256},
+)
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 

@@ -219,7 +219,8 @@ class _Maker:
         self.ctx.progress = lambda done, of: self.show(stage, done / of if of else None)
         model, done = run_recipe(self.base, recipe, self.ctx, self.verifier, progress=tell)
         if not any(one.modified for one in done):
-            why = why_nothing(self.base, done)
+            removals = {step.name for step in steps}
+            why = why_nothing(self.base, [one for one in done if one.name in removals])
             raise PassError(f"nothing could be pruned: {why}", hint="onnxcomp inspect MODEL --groups")
         return model, done
 

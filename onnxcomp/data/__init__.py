@@ -90,6 +90,7 @@ def synthetic(
     batch: int = 1,
     bounds: Mapping[str, int] | None = None,
     batched: bool = True,
+    named: bool = False,
     size: int = DYNAMIC_SIZE,
     positive: bool = False,
 ) -> SyntheticSamples:
@@ -102,6 +103,7 @@ def synthetic(
         batch: Size of a first axis that is dynamic, where no other input fixes it.
         bounds: Upper bound (exclusive) of integer inputs, by name.
         batched: Whether a dynamic first axis is a batch; else it is as large as any other dynamic axis.
+        named: Whether the names of the dimensions tell their sizes.
         size: Of a dynamic axis that is no batch.
         positive: Whether floats are uniform between 0 and 1.
 
@@ -112,7 +114,15 @@ def synthetic(
         DataError: Values for an input can't be made up, or a setting makes no sense.
     """
     return SyntheticSamples(
-        inputs, count=count, seed=seed, batch=batch, bounds=bounds or {}, batched=batched, size=size, positive=positive
+        inputs,
+        count=count,
+        seed=seed,
+        batch=batch,
+        bounds=bounds or {},
+        batched=batched,
+        named=named,
+        size=size,
+        positive=positive,
     )
 
 

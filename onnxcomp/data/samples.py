@@ -32,6 +32,7 @@ class InputSpec:
     dtype: np.dtype | None  # None: not a plain numeric tensor (string, sequence, optional)
     shape: tuple[int | None, ...] | None  # None for a dimension: dynamic; None for all: rank unknown
     optional: bool = False  # has a default (an initializer), may be left out of the feeds
+    names: tuple[str | None, ...] = ()  # of the dimensions, where the model names any: those of one name are alike
 
 
 class Samples(ABC):

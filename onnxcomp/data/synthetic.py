@@ -5,9 +5,10 @@ takes its whole range (it is nearly always an image); other integers are in [0, 
 table or are a mask, and 2 is the bound where none is known; booleans are even.
 
 Shapes: a dynamic first axis is the batch (the size that other inputs are fixed to, where they are); any other dynamic
-dimension is `DYNAMIC_SIZE`. Where that does not fit a model, all dynamic dimensions may be alike (nodes and edges of a
-graph) or larger (a piece of sound), and floats positive (a noise level). Inputs that have a default are left out, so
-that the default is used.
+dimension is `DYNAMIC_SIZE`. Where that does not fit a model, the names of the dimensions may tell more (a state of
+``[2, batch, 128]``, a mask of ``[batch, past + 1]``); all dynamic dimensions may be alike (nodes and edges of a graph)
+or larger (a piece of sound), and floats positive (a noise level). Inputs that have a default are left out, so that the
+default is used.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ class SyntheticSamples(Samples):
         batch: Size of a first axis that is dynamic.
         bounds: Upper bound (exclusive) of integer inputs, by name.
         batched: Whether a dynamic first axis is a batch; else it is as large as any other dynamic axis.
+        named: Whether dimensions of one name are of one size, and so is the second axis of ``[fixed, dynamic, ...]``
+            with the batch: it is the state of a recurrent layer.
         size: Of a dynamic axis that is no batch.
         positive: Whether floats are uniform between 0 and 1.
 
@@ -51,6 +54,7 @@ class SyntheticSamples(Samples):
         batch: int,
         bounds: Mapping[str, int],
         batched: bool = True,
+        named: bool = False,
         size: int = DYNAMIC_SIZE,
         positive: bool = False,
     ) -> None:
@@ -59,10 +63,14 @@ class SyntheticSamples(Samples):
                 raise DataError(f"synthetic samples: the {name} must be 1 or more, got {value}")
         if seed < 0:
             raise DataError(f"synthetic samples: the seed must be 0 or more, got {seed}")
-        self._inputs = [(spec.name, *_concrete(spec)) for spec in inputs if not spec.optional]
-        fixed = {shape[0] for _, _, shape in self._inputs if shape and shape[0] is not None}
-        self._batch = (fixed.pop() if len(fixed) == 1 else batch) if batched else size
-        self._size = size
+        wanted = [(spec, *_concrete(spec)) for spec in inputs if not spec.optional]
+        if named:
+            shapes = _sizes_by_name([(shape, spec.names) for spec, _, shape in wanted], batch, size)
+        else:
+            fixed = {shape[0] for _, _, shape in wanted if shape and shape[0] is not None}
+            first = (fixed.pop() if len(fixed) == 1 else batch) if batched else size
+            shapes = [_filled(shape, first, size) for _, _, shape in wanted]
+        self._inputs = [(spec.name, dtype, shape) for (spec, dtype, _), shape in zip(wanted, shapes, strict=True)]
         self._positive = positive
         self._runs = count
         self._seed = seed
@@ -79,13 +87,8 @@ class SyntheticSamples(Samples):
             rng = np.random.default_rng([self._seed, run])
             yield {name: self._values(name, dtype, shape, rng) for name, dtype, shape in self._inputs}
 
-    def _values(
-        self, name: str, dtype: np.dtype, shape: tuple[int | None, ...], rng: np.random.Generator
-    ) -> np.ndarray:
+    def _values(self, name: str, dtype: np.dtype, sizes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
         """Make up the values of one input."""
-        sizes = [self._size if size is None else size for size in shape]
-        if shape and shape[0] is None:
-            sizes[0] = self._batch
         try:
             if self._positive and dtype.kind != "c" and is_float(dtype):
                 return (1 - rng.random(sizes, dtype=np.float32)).astype(dtype)  # in (0, 1]
@@ -129,6 +132,35 @@ def _concrete(spec: InputSpec) -> tuple[np.dtype, tuple[int | None, ...]]:
     if not (is_float(spec.dtype) or spec.dtype.kind == "b" or _is_integer(spec.dtype)):
         raise DataError(f"input '{spec.name}' is {spec.dtype.name}: it can't be made up", hint=CALIBRATION_HINT)
     return spec.dtype, spec.shape
+
+
+def _filled(shape: Sequence[int | None], first: int, other: int) -> list[int]:
+    """Put sizes in the place of dynamic dimensions: one in that of the first, another in that of the others."""
+    return [(first if axis == 0 else other) if known is None else known for axis, known in enumerate(shape)]
+
+
+def _sizes_by_name(
+    inputs: Sequence[tuple[tuple[int | None, ...], tuple[str | None, ...]]], batch: int, size: int
+) -> list[list[int]]:
+    """Put sizes in the place of dynamic dimensions, alike where their names are; a name may be a sum of others."""
+    known: dict[str, int] = {}
+    for shape, names in inputs:
+        if names and names[0] and shape[0] is None:
+            known[names[0]] = batch
+
+    def term(name: str) -> int:
+        return int(name) if name.isdecimal() else known.get(name, size)
+
+    found = []
+    for shape, names in inputs:
+        sizes = _filled(shape, batch, size)
+        for axis, name in enumerate(names):
+            if name and shape[axis] is None:
+                sizes[axis] = known[name] if name in known else sum(term(part.strip()) for part in name.split("+"))
+        if len(shape) > 2 and shape[0] is not None and shape[1] is None and not (names and names[1]):
+            sizes[1] = batch
+        found.append(sizes)
+    return found
 
 
 def _random(dtype: np.dtype, shape: Sequence[int], bound: int | None, rng: np.random.Generator) -> np.ndarray:

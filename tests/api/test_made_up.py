@@ -40,6 +40,13 @@ def test_a_graph_of_nodes_and_edges_has_no_batch(parse: Parse) -> None:
     assert feed["ends"].shape[1] == feed["weight"].shape[0]
 
 
+def test_a_state_has_the_batch_in_its_second_axis(parse: Parse) -> None:
+    text = """g (float[batch, n] x, float[2, batch, 4] state) => (float[2, batch, 4] y) {
+        level = ReduceMean <axes = [1]> (x)  y = Add (state, level) }"""
+    feed = first(parse(text))
+    assert feed["x"].shape[0] == feed["state"].shape[1] == 1
+
+
 def test_none_fits(parse: Parse) -> None:
     proto = parse("g (float[A, B] x, float[A, B] z) => (float y) { y = MatMul(x, z) }")
     proto.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 7

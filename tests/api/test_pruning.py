@@ -133,6 +133,8 @@ def tiny(tmp_path: Path) -> Path:
 def test_nothing_to_prune(tmp_path: Path, dense: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(PassError, match="nothing could be pruned"):
         onnxcomp.prune(tiny(tmp_path))
+    with pytest.raises(PassError, match="pruned: the model has no such operators"):  # recovery has no say in it
+        onnxcomp.prune(tiny(tmp_path), synthetic_calibration=True)
     with pytest.raises(PassError, match="rounded to 512"):
         onnxcomp.prune(dense, round=512)
     assert call("prune", tmp_path / "tiny.onnx", "-o", tmp_path / "o.onnx") == 3

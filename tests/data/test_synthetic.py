@@ -5,7 +5,7 @@ import pytest
 
 from onnxcomp.data import InputSpec, synthetic
 from onnxcomp.errors import DataError
-from tests.data.files import F32, IDS, MASK, X
+from tests.data.files import F32, I64, IDS, MASK, X
 
 
 def test_synthetic_is_the_same_each_time():
@@ -33,6 +33,30 @@ def test_synthetic_shapes():
     (feed,) = synthetic(specs[:2], count=1, seed=0, batch=2)
     assert feed["a"].shape == (2, 3, 64, 64)
     assert all(isinstance(array, np.ndarray) for array in feed.values())
+
+
+def test_synthetic_shapes_by_name():
+    specs = [
+        InputSpec("ids", I64, (None, None), names=("batch", "length")),
+        InputSpec("mask", I64, (None, None), names=("batch", "past + length")),
+        InputSpec("longer", F32, (None, None), names=(None, "length + 1")),
+        InputSpec("keys", F32, (None, 4, None, 8), names=("batch", None, "past", None)),
+        InputSpec("state", F32, (2, None, 128), names=(None, "batch", None)),
+        InputSpec("cell", F32, (2, None, 128)),
+        InputSpec("matrix", F32, (2, None)),
+        InputSpec("rate", I64, ()),
+    ]
+    (feed,) = synthetic(specs, count=1, seed=0, batch=3, named=True, size=10)
+    assert {name: array.shape for name, array in feed.items()} == {
+        "ids": (3, 10),
+        "mask": (3, 20),
+        "longer": (3, 11),
+        "keys": (3, 4, 10, 8),
+        "state": (2, 3, 128),
+        "cell": (2, 3, 128),
+        "matrix": (2, 10),
+        "rate": (),
+    }
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"])
