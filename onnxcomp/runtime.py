@@ -20,15 +20,14 @@ from onnxcomp.errors import DataError, EnvironmentUnavailable, ModelError, Usage
 __all__ = [
     "Execution",
     "Limits",
-    "OperatorTime",
     "Provider",
     "Session",
     "check_provider",
     "executions",
     "limits",
     "node_times",
-    "operator_times",
     "optimized_graph",
+    "profile",
     "providers",
     "version",
 ]
@@ -47,7 +46,6 @@ _PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider", _CPU),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
 }
-_WITH_BODIES = frozenset({"If", "Loop", "Scan"})  # their time is that of the nodes inside
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : "  # codes
     r"|Load model from \S+ failed: *"  # a temporary file of ours
@@ -63,21 +61,6 @@ class Limits:
 
     opset: int
     ir_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorTime:
-    """What all nodes of one type take in a run.
-
-    Attributes:
-        op_type: As onnxruntime runs it, after its own rewriting.
-        nodes: How many there are.
-        seconds: Of one run, all of them together.
-    """
-
-    op_type: str
-    nodes: int
-    seconds: float
 
 
 class Session:
@@ -165,32 +148,10 @@ def node_times(
         ModelError: onnxruntime refuses the model.
     """
     durations: dict[tuple[str, str], list[float]] = {}
-    for event in _profile(model, feed, threads=threads, runs=runs):
+    for event in profile(model, feed, threads=threads, runs=runs):
         plain = _MARKS.sub("", event["name"].removesuffix(_KERNEL))
         durations.setdefault((plain, event["args"]["op_name"]), []).append(event["dur"] / 1e6)
     return {kernel: float(np.median(values)) for kernel, values in durations.items()}
-
-
-def operator_times(
-    model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int = 1, runs: int = 20, provider: Provider = "cpu"
-) -> list[OperatorTime]:
-    """Return what the nodes of each type take in a run, the slowest type first; nodes of bodies count as such.
-
-    A node's time is the median of its calls, as often as a run calls it.
-
-    Raises:
-        EnvironmentUnavailable: The provider is not there.
-        ModelError: onnxruntime refuses the model.
-    """
-    calls: dict[tuple[str, str], list[float]] = {}
-    for event in _profile(model, feed, threads=threads, runs=runs, provider=provider):
-        if (op_type := event["args"]["op_name"]) not in _WITH_BODIES:
-            calls.setdefault((op_type, event["name"]), []).append(event["dur"] / 1e6)
-    found: dict[str, list[float]] = {}
-    for (op_type, _), times in calls.items():
-        found.setdefault(op_type, []).append(float(np.median(times)) * len(times) / runs)
-    times_of_types = [OperatorTime(op_type, len(nodes), sum(nodes)) for op_type, nodes in found.items()]
-    return sorted(times_of_types, key=lambda found: -found.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +178,41 @@ def executions(model: bytes | Path, feed: Mapping[str, np.ndarray]) -> list[Exec
             _shapes(event["args"]["input_type_shape"]),
             _shapes(event["args"]["output_type_shape"]),
         )
-        for event in _profile(model, feed, threads=0, runs=1, optimize=False)
+        for event in profile(model, feed, threads=0, runs=1, optimize=False)
     ]
 
 
 def _shapes(typed: list[dict[str, list[int]]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(shape) for entry in typed for shape in entry.values())
+
+
+def profile(
+    model: bytes | Path,
+    feed: Mapping[str, np.ndarray],
+    *,
+    threads: int,
+    runs: int,
+    provider: Provider = "cpu",
+    optimize: bool = True,
+) -> list[dict[str, Any]]:
+    """Run a model and return onnxruntime's events of its nodes' kernels, one for each call.
+
+    Raises:
+        EnvironmentUnavailable: The provider is not there.
+        ModelError: onnxruntime refuses the model, or it fails while it runs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(threads=threads, optimize=optimize)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = _inference_session(model, options, provider)
+        try:
+            for _ in range(runs):
+                session.run(None, dict(feed))
+        except Exception as err:  # onnxruntime's exceptions share no base class but this one
+            raise ModelError(f"onnxruntime failed while running the model: {_first_line(err)}") from err
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
 
 
 def providers() -> dict[str, str]:
@@ -320,34 +310,6 @@ def _probe(*, opset: int, ir_version: int) -> bytes:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     return bytes(model.SerializeToString())
-
-
-def _profile(
-    model: bytes | Path,
-    feed: Mapping[str, np.ndarray],
-    *,
-    threads: int,
-    runs: int,
-    provider: Provider = "cpu",
-    optimize: bool = True,
-) -> list[dict[str, Any]]:
-    """Run a model and return onnxruntime's events of its nodes' kernels.
-
-    Raises:
-        ModelError: onnxruntime refuses the model, or it fails while it runs.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        options = _options(threads=threads, optimize=optimize)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        session = _inference_session(model, options, provider)
-        try:
-            for _ in range(runs):
-                session.run(None, dict(feed))
-        except Exception as err:  # onnxruntime's exceptions share no base class but this one
-            raise ModelError(f"onnxruntime failed while running the model: {_first_line(err)}") from err
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
 
 
 def _inference_session(model: bytes | Path, options: Any, provider: Provider = "cpu") -> Any:

@@ -11,11 +11,10 @@ import numpy as np
 from onnxcomp.data import Feed
 from onnxcomp.errors import DataError, ModelError
 from onnxcomp.facts import all_nodes
-from onnxcomp.measure import node_times
+from onnxcomp.measure import node_profile, node_times, operator_times
 from onnxcomp.metrics import sqnr
 from onnxcomp.model import materialized, open_session
 from onnxcomp.report.anatomy import Activation, Anatomy, Layer, OperatorShare, Storage
-from onnxcomp.runtime import operator_times
 from onnxcomp.statistics import float_tensors, inner_values, tapped
 from onnxcomp.thresholds import Histogram
 
@@ -233,7 +232,9 @@ def _operators(
     found = []
     for model in (original, delivered):
         with materialized(model) as source:
-            found.append({one.op_type: one for one in operator_times(source, feed, threads=threads, runs=runs)})
+            found.append(
+                {one.op_type: one for one in operator_times(node_profile(source, feed, threads=threads, runs=runs))}
+            )
     before, after = found
     for op_type in dict.fromkeys([*before, *after]):
         old, new = before.get(op_type), after.get(op_type)

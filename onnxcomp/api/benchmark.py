@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,32 @@ from onnxcomp.api.common import (
     size_on_disk,
 )
 from onnxcomp.api.pairs import check_same_inputs
+from onnxcomp.api.streaming import alike, share_out
+from onnxcomp.api.sweeping import check_sweep, sweep_points, swept_places
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import EnvironmentUnavailable, UsageError
 from onnxcomp.facts import input_specs
-from onnxcomp.measure import Comparison, Memory, interleave, load_times, peak_memory
+from onnxcomp.measure import (
+    Comparison,
+    Memory,
+    NodeTime,
+    fallback,
+    interleave,
+    load_times,
+    node_profile,
+    operator_times,
+    peak_memory,
+)
 from onnxcomp.model import fingerprint, is_packed, load, save
-from onnxcomp.report import BenchReport, BenchSettings, ModelBenchmark, machine, now, versions
-from onnxcomp.runtime import OperatorTime, Provider, Session, check_provider, limits, operator_times
+from onnxcomp.report import (
+    BenchReport,
+    BenchSettings,
+    ModelBenchmark,
+    machine,
+    now,
+    versions,
+)
+from onnxcomp.runtime import Provider, Session, check_provider, limits
 from onnxcomp.search import Progress
 
 if TYPE_CHECKING:
@@ -61,6 +80,8 @@ def bench(
     half_width: float = 0.02,
     confidence: float = 0.95,
     profile: bool = False,
+    sweep: Mapping[str, Sequence[int]] | None = None,
+    streams: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> BenchReport:
@@ -76,10 +97,14 @@ def bench(
         batch: Rows, or images, per run, where the models take any number.
         images: How the images of a folder become values of the models' input.
         provider: What runs the models: ``cpu``, ``cuda`` or ``tensorrt``.
-        seconds: For the timing; it ends earlier when all intervals are narrow enough.
+        seconds: For each timing; it ends earlier when all intervals are narrow enough. A point of a sweep, and the
+            streams, are timings of their own.
         half_width: How narrow the intervals of the ratios are to be, as a share of the ratio.
         confidence: Of the intervals, in (0, 1).
-        profile: Also measure the time by type of operator.
+        profile: Also measure the time of each node and type of operator.
+        sweep: Sizes by dimension, every combination of which is timed as well: a dimension is a name in the model's
+            inputs, ``batch`` for the first axis of all, or ``INPUT.AXIS`` for one without a name.
+        streams: Also measure the throughput of so many threads that share a session, each with a run of its own.
         seed: Of the order of the runs and of made-up inputs.
         progress: Called with the stage and the share done.
 
@@ -97,34 +122,58 @@ def bench(
     check_threads(threads)
     check_batch(batch)
     check_timing(provider, seconds=seconds, half_width=half_width, confidence=confidence)
+    check_sweep(sweep or {})
+    if streams is not None and streams < 1:
+        raise UsageError(f"streams must be 1 or more, got {streams}", hint="leave out --streams: none is timed then")
     check_provider(provider)
     tell = progress or (lambda _stage, _share: None)
     with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
         tell("load", None)
         entries = [enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
-        feed, description = timed_feed(entries, data, batch=batch, images=images, seed=seed)
+        feeds, description = _timed_feeds(entries, data, count=streams or 1, batch=batch, images=images, seed=seed)
+        feed = feeds[0]
+        asked = BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence)
+        graphs = [(entry.name, entry.model) for entry in entries]
+        swept_places(graphs, sweep or {})  # a mistake is told before the work
+        if provider != "cpu":
+            for entry in entries:
+                _check_device(entry, feed, threads=threads, provider=provider)
         loads = load_times([entry.path for entry in entries], threads=threads, provider=provider)
         memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
-        timing = _time(
+        rows = rows_of(feed, batch, notes)
+        time = partial(
+            _time,
             entries,
-            feed,
             threads=threads,
             provider=provider,
             seconds=seconds,
             half_width=half_width,
             confidence=confidence,
             seed=seed,
-            progress=tell,
         )
-        operators: list[list[OperatorTime]] = [[] for _ in entries]
-        if profile:
+        timing = time(feed, progress=tell)
+        notes += timing.warnings
+        swept = sweep_points(
+            graphs,
+            feed,
+            sweep or {},
+            rows=rows,
+            time=lambda run, point: time(run, progress=lambda _, share: tell(f"measure {point}", share)),
+            notes=notes,
+        )
+        points = tuple(swept) if sweep else ()
+        shared = None
+        if streams is not None:
+            sessions = [(entry.name, Session(entry.path, threads=threads, provider=provider).run) for entry in entries]
+            stage = partial(tell, f"measure {streams} streams")
+            shared = share_out(sessions, feeds, asked, rows=rows, notes=notes, progress=stage)
+        nodes: list[list[NodeTime]] = [[] for _ in entries]
+        if profile or provider != "cpu":
             tell("profile", None)
-            operators = [
-                operator_times(entry.path, feed, threads=threads, provider=provider, runs=_profile_runs(found.median))
+            nodes = [
+                node_profile(entry.path, feed, threads=threads, provider=provider, runs=_profile_runs(found.median))
                 for entry, found in zip(entries, timing.timings, strict=True)
             ]
-    rows = rows_of(feed, batch, notes)
-    notes += timing.warnings
     if data is None:
         notes.append(MADE_UP)
     found = tuple(
@@ -136,13 +185,15 @@ def bench(
             load_seconds=float(np.median(loads[i])),
             memory=memory[i],
             ratio=timing.ratios.get(timing.timings[i].name),
-            operators=tuple(operators[i]),
+            operators=tuple(operator_times(nodes[i])) if profile else (),
             fingerprint=fingerprint(entry.model),
+            nodes=tuple(nodes[i]) if profile else (),
+            fallback=fallback(nodes[i], provider),
         )
         for i, entry in enumerate(entries)
     )
     return BenchReport(
-        settings=BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence),
+        settings=asked,
         shapes={name: tuple(np.shape(value)) for name, value in feed.items()},
         rows=rows,
         models=found,
@@ -153,6 +204,8 @@ def bench(
         versions=versions(),
         machine=machine(),
         created=now(),
+        sweep=points,
+        streams=shared,
     )
 
 
@@ -196,6 +249,14 @@ def timed_feed(
     entries: Sequence[Contender], data: Data | None, *, batch: int, images: ImageOptions | None, seed: int
 ) -> tuple[Feed, str]:
     """Return the inputs that all models are timed on, and what they are."""
+    (feed,), description = _timed_feeds(entries, data, count=1, batch=batch, images=images, seed=seed)
+    return feed, description
+
+
+def _timed_feeds(
+    entries: Sequence[Contender], data: Data | None, *, count: int, batch: int, images: ImageOptions | None, seed: int
+) -> tuple[list[Feed], str]:
+    """Return inputs of the same shapes, one for each stream, and what they are."""
     first, *others = entries
     for other in others:
         check_same_inputs(first.model, other.model, names=(first.name, other.name))
@@ -203,12 +264,25 @@ def timed_feed(
     strictest = min(entries, key=lambda entry: _open_dimensions(entry.model)).model
     samples = open_data(strictest, data, batch=batch, images=images) or make_up(strictest, seed=seed, batch=batch)
     check_images_used(images, samples)
-    feed = next(iter(samples.take(1)))
-    return feed, samples.description
+    return alike(list(samples.take(count)), count), samples.description
 
 
 def _open_dimensions(model: "ir.Model") -> int:
     return sum(spec.shape is None or spec.shape.count(None) for spec in input_specs(model))
+
+
+def _check_device(entry: Contender, feed: Feed, *, threads: int, provider: Provider) -> None:
+    """Refuse a model that would run on the CPU from end to end, whatever was asked for.
+
+    Raises:
+        EnvironmentUnavailable: The provider runs none of its nodes.
+    """
+    fallen = fallback(node_profile(entry.path, feed, threads=threads, provider=provider, runs=1), provider)
+    if fallen is not None and fallen.nodes_share == 1:
+        raise EnvironmentUnavailable(
+            f"{provider} runs no node of {entry.name}: its times would be the CPU's",
+            hint=f"its operators are {', '.join(fallen.op_types)}; --provider cpu times them where they run",
+        )
 
 
 def _memories(

@@ -7,6 +7,7 @@ import typer
 
 from onnxcomp.cli import options
 from onnxcomp.cli.bundles import Delivery, Images, expanded
+from onnxcomp.cli.sweeps import parse_sweeps
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -17,6 +18,10 @@ onnxcomp bench model.onnx
 onnxcomp bench model.onnx model.opt.onnx --data eval.npz --batch 8 --threads 2
 
 onnxcomp bench model.onnx model.opt.onnx --profile --seconds 60 --report bench.json
+
+onnxcomp bench model.onnx model.opt.onnx --sweep batch=1,2,4,8 --sweep sequence=16..128
+
+onnxcomp bench model.onnx model.opt.onnx --streams 4
 
 onnxcomp bench model.onnx model.opt.onnx --bundle device/
 
@@ -35,13 +40,26 @@ def command(
     *,
     images: Images,
     provider: options.ProviderName = options.Provider.CPU,
-    seconds: Annotated[float, typer.Option(help="For the timing; less where that is enough.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help="For each timing; less where that is enough.")] = 30.0,
     half_width: Annotated[
         float, typer.Option(help="How narrow the intervals are to be: 0.02 is plus or minus 2 % of a ratio.")
     ] = 0.02,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     custom_ops: options.CustomOps = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Also show the time by type of operator.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also show the time by type of operator and by node.")
+    ] = False,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also time other sizes of an open dimension, as in batch=1,2,4 or sequence=16..128 (each twice the "
+            "one before) or INPUT.AXIS=8,16; may be repeated: every combination is timed."
+        ),
+    ] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also measure the throughput of so many threads that share a session."),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="Measure nothing: write a folder that times the models where onnxruntime and numpy are."),
@@ -56,8 +74,9 @@ def command(
 
     The models take turns in one run, after a warm-up until they get no faster. Ratios are paired by turn and come with
     an interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
-    and runs it. With cuda and tensorrt, times include the copies of inputs and outputs between host and device. On a
-    machine without onnxcomp, the script of a --bundle takes the times.
+    and runs it. A --sweep makes its inputs of the first run of the samples, cut or repeated. With cuda and tensorrt,
+    times include the copies of inputs and outputs between host and device, and what ran on the CPU instead is listed.
+    On a machine without onnxcomp, the script of a --bundle takes the times.
     """
     from onnxcomp.customops import custom_operators
     from onnxcomp.errors import UsageError
@@ -67,6 +86,12 @@ def command(
         raise UsageError("--measurements shows what was measured", hint="name no models and no --bundle beside it")
     if measurements is None and not models:
         raise UsageError("there is no model to time", hint="onnxcomp bench MODEL...")
+    sizes = parse_sweeps(sweep or [])
+    if (measurements or bundle) and (sizes or streams or profile):
+        raise UsageError(
+            "--sweep, --streams and --profile need a timing on this machine",
+            hint="leave out --bundle and --measurements",
+        )
     models = models or []
     delivery.check(None, inputs=(*models, data, measurements))
     if bundle is not None:
@@ -107,6 +132,8 @@ def command(
             half_width=half_width,
             confidence=confidence,
             profile=profile,
+            sweep=sizes,
+            streams=streams,
             seed=seed,
             progress=progress,
         )

@@ -16,6 +16,7 @@ from onnxcomp.report.reading import read_document
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.sharing import ShareReport, TriedBits, TriedSparsity
+from onnxcomp.report.sweep import StreamRate, SweepPoint, SweepTiming, Throughput
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -46,6 +47,10 @@ __all__ = [
     "SensitivityReport",
     "Settings",
     "ShareReport",
+    "StreamRate",
+    "SweepPoint",
+    "SweepTiming",
+    "Throughput",
     "TriedBits",
     "TriedSparsity",
     "UnpackReport",

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from onnxcomp.measure import Memory, Ratio, Timing
+from onnxcomp.measure import Fallback, Memory, NodeTime, OperatorTime, Ratio, Timing
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, seconds_text, table
-from onnxcomp.runtime import OperatorTime, Provider
+from onnxcomp.report.sweep import SweepPoint, Throughput, interval_cells, stream_table, sweep_table
+from onnxcomp.runtime import Provider
 
 __all__ = ["BenchReport", "BenchSettings", "ModelBenchmark", "claim"]
 
 _TOP = 10  # types of operators that the text shows
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _COPIES = ", copies of inputs and outputs from and to the host included"
 
@@ -56,6 +58,8 @@ class ModelBenchmark:
         operators: Time by type of operator, the slowest first, from a run with onnxruntime's profiler, which slows it
             down; empty where that was not asked for.
         fingerprint: Of graph and weights: models that share it are equal.
+        nodes: Time of each node, the slowest first, from the same run with the profiler.
+        fallback: What ran on the CPU instead of the provider that was asked for; None: that is the CPU, or not known.
     """
 
     model: str
@@ -67,6 +71,8 @@ class ModelBenchmark:
     ratio: Ratio | None
     operators: tuple[OperatorTime, ...]
     fingerprint: str = ""
+    nodes: tuple[NodeTime, ...] = ()
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class BenchReport(Document):
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
         created: UTC, ISO 8601.
+        sweep: The models at other sizes, where that was asked for.
+        streams: Their throughput with several streams, where that was asked for.
     """
 
     kind: ClassVar[str] = "bench"
@@ -100,13 +108,25 @@ class BenchReport(Document):
     versions: dict[str, str]
     machine: dict[str, str]
     created: str
+    sweep: tuple[SweepPoint, ...] = ()
+    streams: Throughput | None = None
 
     def render(self, *, verbose: bool = False) -> str:
-        """Return the text for a terminal; `verbose`: every type of operator, not the slowest ten."""
+        """Return the text for a terminal; `verbose`: every node and type of operator, not the slowest ten."""
+        confidence = self.settings.confidence
         lines = [*self._head(), "", *table([*self._rows()]), ""]
+        if self.sweep:
+            lines += [*table([*sweep_table(self.sweep, confidence)]), ""]
+        if self.streams is not None:
+            lines += [*table([*stream_table(self.streams, confidence)]), ""]
         for found in self.models:
             if found.operators:
                 lines += [f" {found.model}, by operator:", *table([*_operators(found, verbose=verbose)]), ""]
+            if found.nodes:
+                lines += [f" {found.model}, by node:", *table([*_nodes(found, verbose=verbose)]), ""]
+                lines += [f" {line}" for line in _quantizers(found)]
+            if found.fallback is not None:
+                lines += [f" {_fallback(found)}", ""]
         lines += [f" note    {note}" for note in self.notes]
         lines += [f" result  {line}" for line in self._verdict()]
         return "\n".join(lines) + "\n"
@@ -136,7 +156,6 @@ class BenchReport(Document):
         ]
         for found in self.models:
             times = (found.latency.median, found.latency.p90, found.latency.p99)
-            ratio = found.ratio
             yield [
                 found.model,
                 bytes_text(found.size),
@@ -144,8 +163,7 @@ class BenchReport(Document):
                 f"{found.throughput:.1f}",
                 seconds_text(found.load_seconds),
                 _memory(found.memory),
-                f"{ratio.ratio:.3f}" if ratio else "1",
-                f"[{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+                *interval_cells(found.ratio),
             ]
 
     def _verdict(self) -> Iterable[str]:
@@ -188,3 +206,35 @@ def _operators(found: ModelBenchmark, *, verbose: bool) -> Iterable[list[str]]:
     for operator in found.operators if verbose else found.operators[:_TOP]:
         share = f"{100 * operator.seconds / total:.1f} %"
         yield [operator.op_type, str(operator.nodes), seconds_text(operator.seconds), share]
+
+
+def _nodes(found: ModelBenchmark, *, verbose: bool) -> Iterable[list[str]]:
+    total = sum(node.seconds for node in found.nodes) or 1.0
+    shown = found.nodes if verbose else found.nodes[:_TOP]
+    yield ["node", "operator", "ran on", "time", "share"]
+    for node in shown:
+        place = node.provider.removesuffix("ExecutionProvider")
+        yield [node.name, node.op_type, place, seconds_text(node.seconds), f"{100 * node.seconds / total:.1f} %"]
+    if rest := found.nodes[len(shown) :]:
+        seconds = sum(node.seconds for node in rest)
+        name = f"{len(rest)} others (--verbose)"
+        yield [name, "", "", seconds_text(seconds), f"{100 * seconds / total:.1f} %"]
+
+
+def _quantizers(found: ModelBenchmark) -> Iterable[str]:
+    """Say what the Q/DQ nodes that onnxruntime left as they are cost."""
+    left = [node for node in found.nodes if node.op_type in _QUANTIZERS]
+    if left:
+        total = sum(node.seconds for node in found.nodes) or 1.0
+        share = sum(node.seconds for node in left) / total
+        kinds = " and ".join(f"{sum(n.op_type == kind for n in left)} {kind}" for kind in _QUANTIZERS)
+        yield f"not fused: {kinds}, with {100 * share:.1f} % of the time"
+        yield ""
+
+
+def _fallback(found: ModelBenchmark) -> str:
+    fallen = found.fallback
+    if fallen is None or not fallen.nodes:
+        return f"{found.model}: no node fell back to the CPU"
+    share = f"{100 * fallen.nodes_share:.1f} % of the nodes, {100 * fallen.time_share:.1f} % of their time"
+    return f"{found.model}: {fallen.nodes} nodes ran on the CPU ({share}): {', '.join(fallen.op_types)}"

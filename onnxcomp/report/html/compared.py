@@ -11,6 +11,7 @@ from onnxcomp.report.html.markup import Markup, tag
 from onnxcomp.report.html.page import Cell, Section, Tile, bullets, figure, page, paragraph, table
 from onnxcomp.report.html.rows import Bound, Interval, bounds, intervals
 from onnxcomp.report.html.scale import time_unit
+from onnxcomp.report.html.sweeps import node_parts, stream_parts, sweep_parts
 
 __all__ = ["bench_page", "check_page", "compare_page"]
 
@@ -106,7 +107,9 @@ def bench_page(found: Found, command: str | None) -> str:
         tiles=tiles,
         sections=[
             Section("Speed", tuple(_speed(models))),
-            Section("Operators", tuple(_operators(models))),
+            Section("Sizes", tuple(sweep_parts(found.get("sweep") or ()))),
+            Section("Streams", tuple(stream_parts(found.get("streams")))),
+            Section("Operators", (*_operators(models), *(part for one in models for part in node_parts(one)))),
             reproduce(found, command),
             circumstances(found, found["settings"]),
         ],
