@@ -12,6 +12,7 @@ from onnxcomp.errors import MetricError, ModelError, UsageError
 from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import is_one_file, open_session, size
+from onnxcomp.report.figures import counted
 from onnxcomp.search import Task
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Target, get_target
@@ -197,7 +198,9 @@ def choose_task(
             name, function = choose_metric(metric, labels)
             answers = sum(np.asarray(label).size for label in labels)
             if max_drop is not None and answers * max_drop < 1:
-                notes.append(f"{answers} labels: one answer is worth more than the whole budget of {max_drop:g}")
+                notes.append(
+                    f"{counted(answers, 'label')}: one answer is worth more than the whole budget of {max_drop:g}"
+                )
             return Task(evaluation, function, name)
         if metric is not None:
             how = "a sub-folder per class" if isinstance(evaluation, ImageFolder) else "save them as the array 'labels'"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxcomp.api.common import Data
-from onnxcomp.api.inspection import inspect, type_text
+from onnxcomp.api.inspection import inspect
+from onnxcomp.api.weighing import type_text
 from onnxcomp.data import ImageOptions
 from onnxcomp.facts import initializers
 from onnxcomp.metrics import sqnr

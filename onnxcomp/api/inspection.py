@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcomp.api.common import Data, check_images_used, make_up, open_data
+from onnxcomp.api.live import activation_memory
 from onnxcomp.api.placement import place
 from onnxcomp.api.shapes import Costs, count_costs
+from onnxcomp.api.weighing import estimates, type_text, weight_histograms
 from onnxcomp.data import Feed, ImageOptions, Samples
 from onnxcomp.errors import DataError, ModelError, PassError, UsageError
 from onnxcomp.facts import is_quantized, parameter_count, weights
@@ -24,7 +26,7 @@ from onnxcomp.target import get_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["inspect", "type_text"]
+__all__ = ["inspect"]
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -36,6 +38,7 @@ def inspect(
     quantization: bool = False,
     groups: bool = False,
     latency: bool = False,
+    histograms: bool = False,
     calibration: Data | None = None,
     synthetic_calibration: bool = False,
     target: str = "auto",
@@ -51,6 +54,7 @@ def inspect(
         quantization: Also say for every node whether it would run in int8, and if not, why.
         groups: Also list the groups of channels that structured pruning could remove, and why others stay.
         latency: Of groups, also measure which share of the time each takes.
+        histograms: Also say of every weight how its values are distributed.
         calibration: Samples: their shapes are those that operations are counted for, and with them `quantization`
             knows what depends on ranges, and what onnxruntime really makes of the quantized graph.
         synthetic_calibration: The same on made-up inputs, where there are no samples.
@@ -73,7 +77,8 @@ def inspect(
     samples = open_data(found, calibration, batch=batch, images=images)
     check_images_used(images, samples)
     feed = _first(found, samples, notes, batch=batch, seed=seed)
-    facts = list(_node_facts(count_costs(found, feed, notes)))
+    costs = count_costs(found, feed, notes)
+    facts = list(_node_facts(costs))
     external = external_files(found)
     known = [fact.macs for fact in facts if fact.macs is not None]
     verdicts = None
@@ -87,9 +92,10 @@ def inspect(
             )
     ctx = PassContext(chosen, samples=samples, timer=Stopwatch(seed=seed) if latency else None, seed=seed)
     grouping = _grouping(found, ctx, refusal, notes) if groups else None
+    stored = size(found) if source is None or is_packed(found) else source.stat().st_size + sum(external.values())
     return Inspection(
         model=str(source) if source else "(in memory)",
-        size=size(found) if source is None or is_packed(found) else source.stat().st_size + sum(external.values()),
+        size=stored,
         external=external,
         ir_version=found.ir_version,
         opsets=dict(found.opset_imports),
@@ -113,6 +119,9 @@ def inspect(
         groups=grouping,
         versions=versions(),
         created=now(),
+        activations=activation_memory(costs),
+        estimates=estimates(found, stored, grouping),
+        histograms=tuple(weight_histograms(found)) if histograms else (),
     )
 
 
@@ -242,12 +251,6 @@ def _type_text(kind: "ir.TypeProtocol | None") -> str:
         return f"optional {_type_text(kind.elem_type)}"
     name = type_text(kind.dtype)
     return f"sparse {name}" if isinstance(kind, ir.SparseTensorType) else name
-
-
-def type_text(dtype: "ir.DataType") -> str:
-    """Return what a data type is called in the documents, as numpy does."""
-    name: str = dtype.name.lower()
-    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _shapes_text(feed: Feed) -> str:

@@ -20,6 +20,8 @@ onnxcomp inspect model.onnx --quantization --calibration calib.npz
 
 onnxcomp inspect model.onnx --groups --latency
 
+onnxcomp inspect model.onnx --histograms
+
 onnxcomp inspect model.onnx model.opt.onnx
 """
 
@@ -41,6 +43,9 @@ def command(
     latency: Annotated[
         bool, typer.Option("--latency", help="With --groups: also measure which share of the time each takes.")
     ] = False,
+    histograms: Annotated[
+        bool, typer.Option("--histograms", help="Show of every weight how its values are distributed.")
+    ] = False,
     calibration: options.Calibration = None,
     synthetic: options.Synthetic = False,
     target: options.TargetName = "auto",
@@ -53,16 +58,17 @@ def command(
 ) -> None:
     """Show what a model is: size, inputs, parameters, operations, operators, weights, how it was made.
 
-    MACs are counted for the shapes of the first sample, or of a made-up one; what can't be told is called unknown. Two
-    models are shown side by side: where they differ in operators, weights, inputs and outputs.
+    MACs and the memory of tensors in between are counted for the shapes of the first sample, or of a made-up one; what
+    can't be told is called unknown. Gains are counted, not tried: optimize tells what accuracy allows. Two models are
+    shown side by side: where they differ in operators, weights, inputs and outputs.
     """
     from onnxcomp.customops import custom_operators
     from onnxcomp.errors import UsageError
 
-    if other is not None and (nodes or quantization or groups or latency or synthetic):
+    if other is not None and (nodes or quantization or groups or latency or histograms or synthetic):
         raise UsageError(
             "two models are shown side by side, not in detail",
-            hint="leave out --nodes, --quantization, --groups and --synthetic, or name one model",
+            hint="leave out --nodes, --quantization, --groups, --histograms and --synthetic, or name one model",
         )
     delivery.check(None, inputs=(model, other, calibration))
 
@@ -81,6 +87,7 @@ def command(
             quantization=quantization,
             groups=groups,
             latency=latency,
+            histograms=histograms,
             calibration=calibration,
             synthetic_calibration=synthetic,
             target=target,

@@ -158,7 +158,8 @@ class Selection(Samples):
         if total == len(self._runs):
             return self._source.description
         whole = "" if total is None else f" of {total}"
-        return f"{self._source.description}, {len(self._runs)}{whole} runs"
+        noun = "run" if (total or len(self._runs)) == 1 else "runs"
+        return f"{self._source.description}, {len(self._runs)}{whole} {noun}"
 
     def labels(self) -> list[np.ndarray] | None:
         """See `Samples.labels`."""

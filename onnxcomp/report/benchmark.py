@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from onnxcomp.measure import Fallback, Memory, NodeTime, OperatorTime, Ratio, Timing
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, seconds_text, table
+from onnxcomp.report.figures import bytes_text, counted, seconds_text, table
 from onnxcomp.report.sweep import SweepPoint, Throughput, interval_cells, stream_table, sweep_table
 from onnxcomp.runtime import Provider
 
@@ -135,9 +135,10 @@ class BenchReport(Document):
         asked = self.settings
         inputs = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
         yield f" input   {asked.data}: {inputs}"
-        threads = f"{asked.threads or 'all'} thread{'' if asked.threads == 1 else 's'}"
+        threads = counted(asked.threads, "thread") if asked.threads else "all threads"
         copies = "" if asked.provider == "cpu" else _COPIES
-        yield f" target  {asked.provider} provider{copies}, {threads}; {self.rounds} rounds in {self.seconds:.0f} s"
+        took = f"{counted(self.rounds, 'round')} in {self.seconds:.0f} s"
+        yield f" target  {asked.provider} provider{copies}, {threads}; {took}"
         runtime = next((self.versions[name] for name in _RUNTIMES if name in self.versions), "?")
         yield f" machine {self.machine.get('processor', '?')}, {self.machine.get('system', '?')}, onnxruntime {runtime}"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxcomp.report.document import Document, Written
-from onnxcomp.report.figures import table
+from onnxcomp.report.figures import counted, table
 from onnxcomp.report.parts import written_lines
 from onnxcomp.statistics import Range
 
@@ -57,5 +57,6 @@ class CalibrateReport(Document):
             rows = [(name, f"{found.low:.6g}", f"{found.high:.6g}") for name, found in self.tensors.items()]
             yield from ("", *table([("tensor", "least", "most"), *rows]), "")
         yield from (f" note    {note}" for note in self.notes)
-        yield f" result  {len(self.tensors)} tensors measured in {self.runs} runs ({self.seconds:.0f} s in all)"
+        tensors, runs = counted(len(self.tensors), "tensor"), counted(self.runs, "run")
+        yield f" result  {tensors} measured in {runs} ({self.seconds:.0f} s in all)"
         yield from written_lines(self.output)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from onnxcomp.metrics import OutputFidelity
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, table
+from onnxcomp.report.figures import bytes_text, counted, table
 from onnxcomp.target import Gates
 
 __all__ = ["CompareReport", "LayerFidelity", "Robustness", "ScoreChange"]
@@ -152,7 +152,11 @@ class CompareReport(Document):
             "",
         ]
         if self.score:
-            lines += [*table([*_score(self.score)]), f" {self.score.method}, {self.score.samples} samples", ""]
+            lines += [
+                *table([*_score(self.score)]),
+                f" {self.score.method}, {counted(self.score.samples, 'sample')}",
+                "",
+            ]
         if self.robustness:
             lines += [*table([*self._robustness()]), ""]
         if self.layers:

@@ -2,7 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["bytes_text", "count_text", "markdown_cell", "markdown_table", "one_line", "seconds_text", "table"]
+__all__ = [
+    "bytes_text",
+    "count_text",
+    "counted",
+    "markdown_cell",
+    "markdown_table",
+    "one_line",
+    "seconds_text",
+    "table",
+]
 
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -21,6 +30,11 @@ def count_text(count: int) -> str:
             digits = 2 if count < 10 * step else 1 if count < 100 * step else 0
             return f"{count / step:.{digits}f} {letter}"
     return str(count)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 sample``, ``2 samples``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def one_line(text: str) -> str:

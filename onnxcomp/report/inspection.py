@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxcomp.passbase import Grouping
+from onnxcomp.report.contents import (
+    ActivationMemory,
+    Estimates,
+    WeightHistogram,
+    activation_line,
+    estimate_lines,
+    histogram_rows,
+)
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, count_text
 
@@ -122,6 +130,9 @@ class Inspection(Document):
         groups: What structured pruning could remove, where that was asked for.
         versions: Of the packages involved.
         created: UTC, ISO 8601.
+        activations: What tensors in between take at the most; None: not looked at.
+        estimates: What smaller data types and narrower layers could gain; None: not looked at.
+        histograms: How the values of each weight are distributed, where that was asked for.
     """
 
     kind: ClassVar[str] = "inspect"
@@ -151,10 +162,16 @@ class Inspection(Document):
     groups: Grouping | None
     versions: Mapping[str, str]
     created: str
+    activations: ActivationMemory | None = None
+    estimates: Estimates | None = None
+    histograms: tuple[WeightHistogram, ...] = ()
 
     def render(self, *, verbose: bool = False) -> str:
         """Return the text; `verbose`: also the recipe that made the model, and every weight type and operator."""
         lines = [*_head(self), "", *_operators(self), "", *_weights(self)]
+        if self.histograms:
+            head, *rows = histogram_rows(self.histograms)
+            lines += ["", *_aligned(head, rows)]
         if self.nodes:
             lines += ["", *_nodes(self.nodes)]
         if self.quantization is not None:
@@ -181,6 +198,10 @@ def _head(found: Inspection) -> Iterator[str]:
             yield f" {title:7} {tensor.name}  {_declared(tensor)}"
     if found.run_shapes:
         yield f" run     MACs are counted for {found.run_shapes}"
+    if found.activations is not None:
+        yield activation_line(found.activations)
+    if found.estimates is not None:
+        yield from estimate_lines(found.estimates, found.size)
     if found.functions or found.subgraphs:
         yield f" parts   {len(found.functions)} functions, {found.subgraphs} bodies of If, Loop or Scan"
     yield f" state   {'holds integer operators already' if found.quantized else 'not quantized'}" + (

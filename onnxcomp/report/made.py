@@ -11,7 +11,7 @@ from onnxcomp.passbase import Skip
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.document import Document, Written
 from onnxcomp.report.figures import bytes_text, count_text
-from onnxcomp.report.parts import latency_row, pass_lines, size_row, written_lines
+from onnxcomp.report.parts import latency_row, metric_label, pass_lines, size_row, written_lines
 from onnxcomp.search import Quality
 from onnxcomp.target import Gates
 
@@ -131,7 +131,7 @@ class MadeReport(Document):
         before, after, gates = self.original_quality, self.quality, self.gates
         if before.score is not None and after.score is not None:
             change = f"{after.score - before.score:+.4f}"
-            yield f" {self.metric or 'score':12} {before.score:12.4f} {after.score:12.4f}   {change}" + _bound(
+            yield f" {metric_label(self.metric):12} {before.score:12.4f} {after.score:12.4f}   {change}" + _bound(
                 "allowed drop", gates.max_drop
             )
         yield f" {'agreement':12} {'':12} {after.agreement:12.4f}  {_bound('bound', gates.min_agreement)}"

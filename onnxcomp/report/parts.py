@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from onnxcomp.measure import Ratio
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.document import Written
-from onnxcomp.report.figures import bytes_text, seconds_text
+from onnxcomp.report.figures import bytes_text, counted, seconds_text
 from onnxcomp.search import Evidence, FrontModel
 
 __all__ = [
@@ -13,12 +13,14 @@ __all__ = [
     "evidence_text",
     "front_row",
     "latency_row",
+    "metric_label",
     "pass_lines",
     "size_row",
     "target_text",
     "written_lines",
 ]
 
+_LABEL = 12  # characters in front of a row
 _WORTH_SAYING = 1.005  # a ratio below this is no difference
 
 
@@ -71,6 +73,12 @@ def latency_row(before: float | None, after: float | None, latency: Ratio | None
     return f" {'latency':12} {seconds_text(before):>12} {seconds_text(after):>12}{speed}"
 
 
+def metric_label(metric: str | None) -> str:
+    """Return what a row calls a metric: its function, and of a long name the end; the evaluation has it in full."""
+    name = (metric or "score").rpartition(":")[2]
+    return name if len(name) <= _LABEL else f"..{name[2 - _LABEL :]}"
+
+
 def target_text(target: str, unmeasured: str | None, measurements: str | None = None) -> str:
     """Return a target's name and whether it is where times are taken."""
     where = "latency not measured" if unmeasured else "measured there" if measurements else "this machine"
@@ -88,9 +96,11 @@ def evidence_text(evidence: Evidence) -> str:
     """Say what a verdict rests on, and how sure the difference of the scores is."""
     seen = "unseen by the search" if evidence.held_out else "seen by the search too"
     if evidence.low is None or evidence.high is None:
-        return f"{evidence.samples} samples, {seen}; no interval of the score's difference: {evidence.method}"
+        return (
+            f"{counted(evidence.samples, 'sample')}, {seen}; no interval of the score's difference: {evidence.method}"
+        )
     return (
-        f"{evidence.samples} samples, {seen}; 95 % interval of the difference "
+        f"{counted(evidence.samples, 'sample')}, {seen}; 95 % interval of the difference "
         f"{evidence.low:+.4f} to {evidence.high:+.4f} ({evidence.method})"
     )
 

@@ -92,6 +92,8 @@ class SensitivityReport(Document):
         lines = [*self._head(), "", *table([self._unit_heads(), *self._units(verbose=verbose)])]
         if (hidden := len(self.units) - _SHOWN) > 0 and not verbose:
             lines.append(f" and {hidden} more (--verbose)")
+        if any(unit.quality is None for unit in self.units):
+            lines.append(" -: not judged alone on the evaluation samples; the most harmful units are")
         lines += ["", *table([self._together_heads(), *self._together(verbose=verbose)]), ""]
         lines += [f" note    {note}" for note in self.notes]
         lines += [f" result  {self._verdict()}"]

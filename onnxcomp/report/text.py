@@ -8,6 +8,7 @@ from onnxcomp.report.parts import (
     evidence_text,
     front_row,
     latency_row,
+    metric_label,
     pass_lines,
     size_row,
     target_text,
@@ -99,8 +100,8 @@ def _table(report: Content) -> Iterable[str]:
     if outcome.original_quality.score is not None and outcome.quality.score is not None:
         change = outcome.quality.score - outcome.original_quality.score
         yield (
-            f" {settings.metric or 'score':12} {outcome.original_quality.score:12.4f} {outcome.quality.score:12.4f}   "
-            f"{change:+.4f}  budget {settings.budget.max_drop:g}  PASS"
+            f" {metric_label(settings.metric):12} {outcome.original_quality.score:12.4f} "
+            f"{outcome.quality.score:12.4f}   {change:+.4f}  budget {settings.budget.max_drop:g}  PASS"
         )
     if outcome.evidence is not None:
         yield f" {'':12} {evidence_text(outcome.evidence)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from onnxcomp.report.figures import bytes_text, seconds_text
+from onnxcomp.report.figures import bytes_text, counted, seconds_text
 from onnxcomp.report.html.anatomy import latency_figure
 from onnxcomp.report.html.bars import Pair, pairs
 from onnxcomp.report.html.charts import Curve, curves
@@ -126,7 +126,7 @@ def _score_tile(score: Found | None) -> list[Tile]:
     if score is None:
         return []
     interval = "" if score["low"] is None else f"95 % interval {score['low']:+.4f} to {score['high']:+.4f}; "
-    note = f"{interval}{score['samples']} samples"
+    note = f"{interval}{counted(score['samples'], 'sample')}"
     figures = f"{score['reference']:.4f}", f"{score['candidate']:.4f}"
     return [Tile(score["metric"], *figures, f"{score['difference']:+.4f}", note)]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from onnxcomp.report.figures import counted
 from onnxcomp.report.html.anatomy import anatomy_sections
 from onnxcomp.report.html.charts import Point, scatter
 from onnxcomp.report.html.common import (
@@ -90,9 +91,9 @@ def _evidence(evidence: Found | None) -> str:
         return ""
     seen = "not seen by the search" if evidence["held_out"] else "seen by the search too"
     if evidence["low"] is None or evidence["high"] is None:
-        return f"{evidence['samples']} samples, {seen}"
+        return f"{counted(evidence['samples'], 'sample')}, {seen}"
     interval = f"95 % interval of the change {evidence['low']:+.4f} to {evidence['high']:+.4f}"
-    return f"{interval}; {evidence['samples']} samples, {seen}"
+    return f"{interval}; {counted(evidence['samples'], 'sample')}, {seen}"
 
 
 def _candidates(found: Found) -> Iterator[str]:
