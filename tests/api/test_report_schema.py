@@ -17,14 +17,14 @@ from tools import report_schema
 jsonschema = pytest.importorskip("jsonschema")
 
 COMMANDS = {
-    "bench": "bench {dense} {dense} --seconds 0.2 --profile",
+    "bench": "bench {dense} {dense} --seconds 0.2 --profile --streams 1",
     "diff": "inspect {dense} {resnet}",
     "bundle": "bench {dense} --bundle {bundle}",
     "calibrate": "calibrate {dense} --calibration {calibration} -o {statistics}",
     "check": "check {dense} --baseline {dense} --eval {eval} --min-agreement 1 --max-latency-ratio 9 --seconds 0.2",
     "compare": "compare {dense} {dense} --eval {eval} --perturb noise=0.1",
     "doctor": "doctor",
-    "inspect": "inspect {dense} --nodes --quantization",
+    "inspect": "inspect {dense} --histograms --nodes --quantization",
     "optimize": "optimize {dense} --eval {eval} -o {out}",
     "optimize-many": "optimize {models} -o {folder}",
     "pack": "pack {dense} -o {out}",
