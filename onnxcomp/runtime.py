@@ -5,10 +5,10 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ _SILENT = 4  # log severity "fatal": every failure reaches the caller as an exce
 _KERNEL = "_kernel_time"
 # Types of outputs that onnxruntime does not turn into numpy arrays
 _FOREIGN = re.compile(r"tensor\((bfloat16|float8\w*|float4\w*|u?int[24])\)")
+_NUMBERS = re.compile(r"tensor\((?!string\)).*\)")
 _MARKS = re.compile(r"^fused |(/\w+Fusion/?|_nchwc|_token_\d+)+$")
 _CPU = "CPUExecutionProvider"
 # In the order in which onnxruntime offers them nodes: what the first can't run goes to the next
@@ -46,6 +47,7 @@ _PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider", _CPU),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU),
 }
+_DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}  # whose memory holds what goes in and comes out
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : "  # codes
     r"|Load model from \S+ failed: *"  # a temporary file of ours
@@ -71,7 +73,8 @@ class Session:
         threads: Intra-op threads; 0 lets onnxruntime take every core.
         optimize: Whether onnxruntime may rewrite the graph.
         spin: Whether idle threads keep their cores busy: faster where nothing else wants the cores.
-        provider: What runs it. Inputs and outputs are in the memory of the host: a run on another device copies them.
+        provider: What runs it. `run` has inputs and outputs in the memory of the host: one on another device copies
+            them; see `bound`.
 
     Raises:
         EnvironmentUnavailable: The provider is not there.
@@ -88,9 +91,11 @@ class Session:
         provider: Provider = "cpu",
     ) -> None:
         self.inference = _inference_session(model, _options(threads=threads, optimize=optimize, spin=spin), provider)
+        self._provider = provider
         types = {output.name: output.type for output in self.inference.get_outputs()}
         self.outputs: tuple[str, ...] = tuple(types)
         self._foreign = {name for name, kind in types.items() if _FOREIGN.fullmatch(kind)}
+        self._numbers = not self._foreign and all(_NUMBERS.fullmatch(kind) for kind in types.values())
 
     def run(self, feed: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once and return the named outputs (default: all of the model's).
@@ -109,6 +114,32 @@ class Session:
             if "Non-zero status code" not in text and any(mark in str(err) for mark in _INPUT_ERRORS):
                 raise DataError(f"the samples do not fit the model: {text}") from err
             raise ModelError(f"onnxruntime failed while running the model: {text}") from err
+
+    def bound(self, feed: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """Return what runs once on a feed that is copied now, outputs staying where they are made.
+
+        On a device with memory of its own, inputs and outputs are bound to that memory. On the CPU, and where a tensor
+        is of a type that can't be bound (text, types that numpy lacks), it is `run`.
+
+        Raises:
+            ModelError: The device has no room, or a node fails while it runs.
+        """
+        device = _DEVICES.get(self._provider)
+        if device is None or not self._numbers or any(np.asarray(a).dtype.kind not in "biuf" for a in feed.values()):
+            return partial(self.run, feed)
+        binding = self.inference.io_binding()
+        with _failures():
+            for name, array in feed.items():
+                value = _onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+                binding.bind_ortvalue_input(name, value)
+            for name in self.outputs:
+                binding.bind_output(name, device, 0)
+
+        def run() -> None:
+            with _failures():
+                self.inference.run_with_iobinding(binding)
+
+        return run
 
     def _run_foreign(self, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
         """Run with tensors of types that onnxruntime does not give to or take from numpy: bfloat16, float8, int4."""
@@ -206,11 +237,9 @@ def profile(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = _inference_session(model, options, provider)
-        try:
+        with _failures():
             for _ in range(runs):
                 session.run(None, dict(feed))
-        except Exception as err:  # onnxruntime's exceptions share no base class but this one
-            raise ModelError(f"onnxruntime failed while running the model: {_first_line(err)}") from err
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
 
@@ -310,6 +339,14 @@ def _probe(*, opset: int, ir_version: int) -> bytes:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     return bytes(model.SerializeToString())
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception as err:  # onnxruntime's exceptions share no base class but this one
+        raise ModelError(f"onnxruntime failed while running the model: {_first_line(err)}") from err
 
 
 def _inference_session(model: bytes | Path, options: Any, provider: Provider = "cpu") -> Any:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,7 @@ def bench(
     half_width: float = 0.02,
     confidence: float = 0.95,
     profile: bool = False,
+    copies: bool = False,
     sweep: Mapping[str, Sequence[int]] | None = None,
     streams: int | None = None,
     seed: int = 0,
@@ -87,8 +88,8 @@ def bench(
 ) -> BenchReport:
     """Time models side by side, interleaved in one run; the first is what the others are compared with.
 
-    Each is warmed up until it gets no faster. Times are of whole runs: with a provider of another device the copies
-    of inputs and outputs between it and the host are included.
+    Each is warmed up until it gets no faster. On another device than the CPU, what goes in and comes out stays in its
+    memory, unless copies between it and the host are to count.
 
     Args:
         models: Paths, serialized models, or models in memory. They are not changed.
@@ -102,6 +103,8 @@ def bench(
         half_width: How narrow the intervals of the ratios are to be, as a share of the ratio.
         confidence: Of the intervals, in (0, 1).
         profile: Also measure the time of each node and type of operator.
+        copies: With a provider of another device: whether inputs and outputs are copied from and to the host in each
+            run, as they are where a program has them there. Streams always copy.
         sweep: Sizes by dimension, every combination of which is timed as well: a dimension is a name in the model's
             inputs, ``batch`` for the first axis of all, or ``INPUT.AXIS`` for one without a name.
         streams: Also measure the throughput of so many threads that share a session, each with a run of its own.
@@ -132,7 +135,7 @@ def bench(
         entries = [enter(model, number, Path(folder)) for number, model in enumerate(models, 1)]
         feeds, description = _timed_feeds(entries, data, count=streams or 1, batch=batch, images=images, seed=seed)
         feed = feeds[0]
-        asked = BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence)
+        asked = BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence, copies)
         graphs = [(entry.name, entry.model) for entry in entries]
         swept_places(graphs, sweep or {})  # a mistake is told before the work
         if provider != "cpu":
@@ -146,6 +149,7 @@ def bench(
             entries,
             threads=threads,
             provider=provider,
+            copies=copies,
             seconds=seconds,
             half_width=half_width,
             confidence=confidence,
@@ -307,6 +311,7 @@ def _time(
     *,
     threads: int,
     provider: Provider,
+    copies: bool,
     seconds: float,
     half_width: float,
     confidence: float,
@@ -314,10 +319,10 @@ def _time(
     progress: Progress,
 ) -> Comparison:
     """Time the models; a number makes names unique, because one file may be given twice."""
-    contenders = {
-        f"{number} {entry.name}": partial(Session(entry.path, threads=threads, provider=provider).run, feed)
-        for number, entry in enumerate(entries)
-    }
+    contenders: dict[str, Callable[[], object]] = {}
+    for number, entry in enumerate(entries):
+        session = Session(entry.path, threads=threads, provider=provider)
+        contenders[f"{number} {entry.name}"] = partial(session.run, feed) if copies else session.bound(feed)
     for run in contenders.values():
         run()  # what does not run fails before the time of others is taken
     return interleave(

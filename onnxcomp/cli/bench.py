@@ -49,6 +49,10 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also show the time by type of operator and by node.")
     ] = False,
+    copies: Annotated[
+        bool,
+        typer.Option("--with-copies", help="With cuda and tensorrt: count copying inputs and outputs in each run."),
+    ] = False,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,8 +79,8 @@ def command(
     The models take turns in one run, after a warm-up until they get no faster. Ratios are paired by turn and come with
     an interval; where it is wider than asked for, that is said. Memory is that of a process which loads one model
     and runs it. A --sweep makes its inputs of the first run of the samples, cut or repeated. With cuda and tensorrt,
-    times include the copies of inputs and outputs between host and device, and what ran on the CPU instead is listed.
-    On a machine without onnxcomp, the script of a --bundle takes the times.
+    inputs and outputs are in the memory of the device (not so with --streams, and in a --bundle), and what ran on the
+    CPU instead is listed. On a machine without onnxcomp, the script of a --bundle takes the times.
     """
     from onnxcomp.customops import custom_operators
     from onnxcomp.errors import UsageError
@@ -132,6 +136,7 @@ def command(
             half_width=half_width,
             confidence=confidence,
             profile=profile,
+            copies=copies,
             sweep=sizes,
             streams=streams,
             seed=seed,

@@ -29,10 +29,13 @@ class Memory:
     Attributes:
         peak: Bytes, all of the process.
         before: Bytes of it before the model was loaded: Python, numpy, onnxruntime.
+        device: Bytes by which the use of the GPU's memory grew meanwhile, other programs' included; None: not known, or
+            there is no GPU at work.
     """
 
     peak: int
     before: int
+    device: int | None = None
 
 
 def load_times(models: Sequence[Path], *, threads: int, provider: Provider) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""What a model needs in a process of its own.
+"""What a model needs in a process of its own, and of the memory of a GPU.
 
 ``python -m onnxcomp.measure.probe MODEL THREADS PROVIDER RUNS [LIBRARY...] < feed``: the libraries are of custom
 operators. The process imports what running takes and nothing else. The feed is a pickle from the one that started it.
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from onnxcomp.customops import custom_operators
+from onnxcomp.measure.device import device_memory
 from onnxcomp.measure.memory import peak_rss
 from onnxcomp.runtime import Session, check_provider
 
@@ -22,11 +23,14 @@ def main(arguments: list[str]) -> None:
     feed = pickle.load(sys.stdin.buffer)
     check_provider(provider)  # type: ignore[arg-type]  # imports onnxruntime
     before = peak_rss()
+    in_use = None if provider == "cpu" else device_memory()
     with custom_operators(libraries):
         session = Session(Path(path), threads=int(threads), provider=provider)  # type: ignore[arg-type]
     for _ in range(int(runs)):
         session.run(feed)
-    print(json.dumps({"peak": peak_rss(), "before": before}))
+    then = None if in_use is None else device_memory()
+    device = None if in_use is None or then is None else max(0, then - in_use)
+    print(json.dumps({"peak": peak_rss(), "before": before, "device": device}))
 
 
 if __name__ == "__main__":

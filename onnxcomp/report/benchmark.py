@@ -16,6 +16,7 @@ _TOP = 10  # types of operators that the text shows
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _COPIES = ", copies of inputs and outputs from and to the host included"
+_BOUND = ", inputs and outputs in the memory of its device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,12 @@ class BenchSettings:
         data: What the models ran on.
         threads: Intra-op threads; 0 is all cores.
         batch: Rows per run that were asked for.
-        provider: What ran the models; the memory of its device is not counted.
+        provider: What ran the models.
         seconds: For the timing.
         half_width: How narrow the intervals were to be, as a share of the ratio.
         seed: Of the order of the runs and of made-up inputs.
         confidence: Of the intervals.
+        copies: Whether runs on another device than the CPU include copying inputs and outputs from and to the host.
     """
 
     data: str
@@ -41,6 +43,7 @@ class BenchSettings:
     half_width: float
     seed: int
     confidence: float = 0.95
+    copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class BenchReport(Document):
         inputs = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
         yield f" input   {asked.data}: {inputs}"
         threads = counted(asked.threads, "thread") if asked.threads else "all threads"
-        copies = "" if asked.provider == "cpu" else _COPIES
+        copies = "" if asked.provider == "cpu" else _COPIES if asked.copies else _BOUND
         took = f"{counted(self.rounds, 'round')} in {self.seconds:.0f} s"
         yield f" target  {asked.provider} provider{copies}, {threads}; {took}"
         runtime = next((self.versions[name] for name in _RUNTIMES if name in self.versions), "?")
@@ -198,7 +201,8 @@ def _speed(ratio: Ratio, least: float) -> str:
 def _memory(memory: Memory | None) -> str:
     if memory is None:
         return "-"
-    return f"{bytes_text(memory.peak)} (+{bytes_text(memory.peak - memory.before)})"
+    device = "" if memory.device is None else f", GPU {bytes_text(memory.device)}"
+    return f"{bytes_text(memory.peak)} (+{bytes_text(memory.peak - memory.before)}){device}"
 
 
 def _operators(found: ModelBenchmark, *, verbose: bool) -> Iterable[list[str]]:
@@ -238,4 +242,4 @@ def _fallback(found: ModelBenchmark) -> str:
     if fallen is None or not fallen.nodes:
         return f"{found.model}: no node fell back to the CPU"
     share = f"{100 * fallen.nodes_share:.1f} % of the nodes, {100 * fallen.time_share:.1f} % of their time"
-    return f"{found.model}: {fallen.nodes} nodes ran on the CPU ({share}): {', '.join(fallen.op_types)}"
+    return f"{found.model}: {counted(fallen.nodes, 'node')} ran on the CPU ({share}): {', '.join(fallen.op_types)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from onnxcomp.report.figures import seconds_text
+from onnxcomp.report.figures import counted, seconds_text
 from onnxcomp.report.html.charts import Curve, curves, shortened
 from onnxcomp.report.html.common import Found, number
 from onnxcomp.report.html.markup import tag
@@ -68,7 +68,7 @@ def node_parts(model: Found) -> Iterator[str]:
     if fallen is not None:
         shares = f"{percent(fallen['nodes_share'])} of the nodes, {percent(fallen['time_share'])} of their time"
         kinds = f": {', '.join(fallen['op_types'])}" if fallen["op_types"] else ""
-        yield paragraph(f"{model['model']}: {fallen['nodes']} nodes ran on the CPU ({shares}){kinds}.")
+        yield paragraph(f"{model['model']}: {counted(fallen['nodes'], 'node')} ran on the CPU ({shares}){kinds}.")
     nodes = model.get("nodes") or ()
     if nodes:
         total = sum(one["seconds"] for one in nodes) or 1.0
