@@ -10,8 +10,9 @@ from onnxcomp.api.difference import diff
 from onnxcomp.api.inspection import inspect
 from onnxcomp.api.many import optimize_many
 from onnxcomp.api.measured import read_measurements
-from onnxcomp.api.optimization import Result, optimize, plan
+from onnxcomp.api.optimization import Result, optimize
 from onnxcomp.api.packing import pack, session, unpack
+from onnxcomp.api.planning import plan
 from onnxcomp.api.pruning import PruneResult, prune
 from onnxcomp.api.quantization import QuantizeResult, quantize
 from onnxcomp.api.sharing import ShareResult, share

@@ -83,7 +83,7 @@ class _Part:
 
     node: "ir.Node"
     constants: tuple[tuple[str, int], ...]
-    weights: tuple[tuple[str, int], ...]  # those of them with two axes or more
+    weights: tuple[tuple[str, int], ...]  # data type and elements of those with two axes or more
 
     @property
     def bytes(self) -> int:
@@ -91,7 +91,7 @@ class _Part:
 
     @property
     def dtype(self) -> str:
-        """Data type of the largest weight, as it is stored."""
+        """Data type of the weight with the most elements, as it is stored."""
         found, _ = max(self.weights, key=lambda one: one[1], default=("", 0))
         bits = self.node.attributes.get_int("bits", 0) if self.node.op_type == "MatMulNBits" else 0
         return f"uint{bits}" if bits else found
@@ -137,7 +137,7 @@ class _Pair:
 def _parts(model: "ir.Model") -> list[_Part]:
     """List the nodes that read constants, in order; what is made of constants alone belongs to who reads that."""
     constant: set[ir.Value] = {v for g in model.graphs() for v in g.initializers.values() if v.const_value is not None}
-    held: dict[ir.Value, list[tuple[str, int, bool]]] = {}  # data type, bytes, whether they are weights
+    held: dict[ir.Value, list[tuple[str, int, int]]] = {}  # data type, bytes, elements where they are weights
     for value in constant:
         tensor = value.const_value
         assert tensor is not None
@@ -153,15 +153,15 @@ def _parts(model: "ir.Model") -> list[_Part]:
             constant.update(node.outputs)
             held[node.outputs[0]] = taken
         elif taken:
-            large = tuple((dtype, count) for dtype, count, is_weight in taken if is_weight)
+            large = tuple((dtype, elements) for dtype, _, elements in taken if elements)
             found.append(_Part(node, tuple((dtype, count) for dtype, count, _ in taken), large))
     return found
 
 
-def _held(tensor: "ir.TensorProtocol") -> tuple[str, int, bool]:
+def _held(tensor: "ir.TensorProtocol") -> tuple[str, int, int]:
     name = tensor.dtype.name.lower()
     is_weight = len(tensor.shape) > 1 and tensor.size >= _LEAST_ELEMENTS and name not in _NO_WEIGHTS
-    return _LONG_NAMES.get(name, name), tensor.nbytes, is_weight
+    return _LONG_NAMES.get(name, name), tensor.nbytes, tensor.size * is_weight
 
 
 def _has_bodies(node: "ir.Node") -> bool:

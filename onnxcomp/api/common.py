@@ -29,6 +29,7 @@ __all__ = [
     "choose_metric",
     "choose_task",
     "doubt",
+    "few",
     "make_up",
     "open_data",
     "open_statistics",
@@ -46,6 +47,7 @@ _MADE_UP_SHAPES: tuple[dict[str, Any], ...] = (  # the first that fits is taken
     {"size": 1024},
     {"named": True, "size": 256},
 )
+_FEW = 30  # samples that a verdict should rest on at least
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
 
 
@@ -168,6 +170,18 @@ def doubt(score: float | None, task: Task) -> str | None:
         f"the original itself scores {score:.4f} here, no more than one and the same answer to everything would: check "
         f"the order of the classes, {hint}"
     )
+
+
+def few(samples: int) -> str | None:
+    """Say that a verdict rests on very few samples, or None.
+
+    Args:
+        samples: That it rests on.
+    """
+    if samples >= _FEW:
+        return None
+    which = "1 sample" if samples == 1 else f"{samples} samples"
+    return f"judged on {which}: each is {1 / samples:.0%} of the verdict, and rarer faults don't show; more tell more"
 
 
 def choose_task(

@@ -45,7 +45,7 @@ from onnxcomp.target import Gates
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["compare"]
+__all__ = ["check_disturbances", "compare"]
 
 _BOOTSTRAP_SECONDS = 30.0
 _ALL = "all"  # kinds of disturbance that suit the inputs
@@ -118,7 +118,7 @@ def compare(
         ModelError: A model is invalid, or fails while it runs.
     """
     gates = gates or Gates()
-    asked = [_parse(text) for text in perturb]
+    check_disturbances(perturb)
     check_metric(metric)
     check_batch(batch)
     tell = progress or (lambda _stage, _share: None)
@@ -136,7 +136,7 @@ def compare(
         raise MetricError(f"{what} needs labels, and {samples.description} has none", hint="--eval DATA")
     chosen = None if labels is None else choose_metric(metric, labels)
     work = _Work(pair, samples, labels, chosen, feature_outputs(first))
-    work.disturb(_disturbances(asked, samples), seed)
+    work.disturb(check_disturbances(perturb, samples), seed)
     work.run(tell)
     score = work.score(np.random.default_rng(seed), notes)
     if chosen is not None and score is not None:
@@ -231,11 +231,6 @@ class _Work:
                 spool.append(outputs)
 
     def _run_disturbed(self, feed: Feed, clean: tuple[Outputs, Outputs], disturbance: _Disturbance) -> None:
-        if not any(can_perturb(value, disturbance.kind) for value in feed.values()):
-            what = "an image" if PERTURBATIONS[disturbance.kind].images else "of floats or uint8"
-            raise UsageError(
-                f"no input can be disturbed by {disturbance.kind}: none is {what}", hint="leave out --perturb"
-            )
         answers = self._pair.run(perturbed(feed, disturbance.kind, disturbance.strength, disturbance.rng))
         disturbance.between.add(*answers)
         disturbance.reference.add(clean[0], answers[0])
@@ -304,17 +299,28 @@ def _parse(text: str) -> tuple[str, float | None]:
     return kind, value
 
 
-def _disturbances(asked: Sequence[tuple[str, float | None]], samples: Samples) -> list[tuple[str, float, int | None]]:
-    """Return kind, strength and severity of each disturbance."""
+def check_disturbances(perturb: Sequence[str], samples: Samples | None = None) -> list[tuple[str, float, int | None]]:
+    """Return kind, strength and severity of each disturbance that is asked for; without samples only read them.
+
+    Raises:
+        UsageError: One is none, or none of the inputs can be disturbed by it.
+    """
+    if isinstance(perturb, str):
+        raise UsageError("perturb is a list of disturbances, not one text", hint=f"pass [{perturb!r}]")
+    asked = [_parse(text) for text in perturb]
+    if samples is None or not asked:
+        return []
+    feed = next(iter(samples.take(1)))
     found: list[tuple[str, float, int | None]] = []
     for kind, strength in asked:
-        if strength is not None:
-            found.append((kind, strength, None))
-            continue
-        kinds = fitting(next(iter(samples.take(1)))) if kind == _ALL else (kind,)
-        found += [
-            (one, value, severity) for one in kinds for severity, value in enumerate(PERTURBATIONS[one].severities, 1)
-        ]
+        for one in fitting(feed) if kind == _ALL else (kind,):
+            if not any(can_perturb(value, one) for value in feed.values()):
+                what = "an image" if PERTURBATIONS[one].images else "of floats or uint8"
+                raise UsageError(f"no input can be disturbed by {one}: none is {what}", hint="leave out --perturb")
+            severities = enumerate(PERTURBATIONS[one].severities, 1)
+            found += (
+                [(one, value, level) for level, value in severities] if strength is None else [(one, strength, None)]
+            )
     return found
 
 

@@ -4,11 +4,12 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from onnxcomp.api.anatomy import anatomy
 from onnxcomp.api.common import (
     Data,
     check_images_used,
@@ -22,15 +23,17 @@ from onnxcomp.api.common import (
 from onnxcomp.data import ImageOptions, Samples
 from onnxcomp.errors import UsageError
 from onnxcomp.facts import feature_outputs, is_quantized, opset, parameter_count
-from onnxcomp.measure import Comparison
+from onnxcomp.measure import Comparison, Timing
 from onnxcomp.model import load, open_session, save, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.report import Written, machine, now, versions
+from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.made import MadeReport
 from onnxcomp.runtime import Session
 from onnxcomp.search import Judge, Progress, Quality, Race, Task, cleanup, slowness
 from onnxcomp.target import Budget, Gates, Target
+from onnxcomp.thresholds import Histogram
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Assignment", "MadeResult", "Measured", "assign", "cleaned", "judge_of", "measured", "missed", "race_of"]
 
 _VERIFY_RUNS = 3
-_MADE = "result"  # the name of the contender
+_ORIGINAL, _MADE = "original", "result"  # names of the contenders
 R = TypeVar("R", bound=MadeReport)
 
 
@@ -72,6 +75,15 @@ class Measured:
     size: int
     quality: Quality
     timing: Comparison | None = None
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        """Of the original and of the result; empty: not measured."""
+        return self.timing.timings if self.timing else ()
+
+    def seconds(self, name: str) -> float | None:
+        """Return the time of one run of the ``original`` or the ``result``; None: not measured."""
+        return next((timing.undisturbed for timing in self.timings if timing.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,27 @@ class Assignment:
             "versions": versions(),
             "created": now(),
         }
+
+    def anatomy(
+        self, clean: "ir.Model", made: Measured, *, histograms: Mapping[str, Histogram] | None = None, threads: int = 1
+    ) -> Anatomy:
+        """Return what the original and the result are made of; the time of parts, where that of the whole is known.
+
+        Args:
+            clean: The original, cleaned up.
+            made: The result.
+            histograms: Of activations, by the name of the tensor.
+            threads: Intra-op threads of the profile.
+        """
+        return anatomy(
+            self.model,
+            clean,
+            made.model,
+            next(iter(self.task.samples.take(1))),
+            histograms=histograms or {},
+            seconds=made.seconds(_ORIGINAL),
+            threads=threads,
+        )
 
 
 def assign(
@@ -254,13 +287,13 @@ def missed(gates: Gates, judge: Judge, made: Measured, original_size: int = 0) -
 
 def times(made: Measured, target: Target, *, threads: int, batch: int) -> Any:
     """Return what `TimedReport` adds, by field."""
-    seconds = {timing.name: timing.undisturbed for timing in made.timing.timings} if made.timing else {}
     return {
         "target": target.name,
         "threads": threads,
         "batch": batch,
         "latency": made.timing.ratios[_MADE] if made.timing else None,
-        "original_seconds": seconds.get("original"),
-        "seconds_per_run": seconds.get(_MADE),
+        "original_seconds": made.seconds(_ORIGINAL),
+        "seconds_per_run": made.seconds(_MADE),
         "machine": machine(),
+        "timings": made.timings,
     }

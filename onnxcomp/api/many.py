@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from onnxcomp.api.common import Data
+from onnxcomp.api.comparison import check_disturbances
 from onnxcomp.api.optimization import optimize
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, OnnxCompError, OutputError, UsageError
@@ -66,6 +67,7 @@ def optimize_many(
     work_dir: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     cluster: str | None = None,
+    perturb: Sequence[str] = (),
     progress: Progress | None = None,
     **options: Unpack[OptimizeOptions],
 ) -> OptimizeManyReport:
@@ -75,14 +77,15 @@ def optimize_many(
     timed. An interrupt leaves the results of the models before it.
 
     Args:
-        models: Files, and folders with ``.onnx`` files in them at any depth. A file's result has its name, that of a
-            file in a folder its place below that folder.
+        models: Files, and folders with ``.onnx`` files in them at any depth. A file's result has its name, and that of
+            a file in a folder its place below that folder; so have files of one name, below the folder that holds both.
         output: Folder for the results; it may be missing.
         overwrite: Whether files in it may be replaced.
         pareto: Folder that gets, for each model, the folder of its front.
         work_dir: Folder that gets, for each model, the state of its run.
         jobs: As of `optimize`.
         cluster: As of `optimize`.
+        perturb: As of `optimize`.
         progress: Called with the model and its stage, and the share of the stage that is done.
         options: As those of `optimize`, for each model; `OptimizeOptions` says how each can have data of its own.
 
@@ -93,6 +96,7 @@ def optimize_many(
     """
     if isinstance(models, str | os.PathLike):
         raise UsageError("models must be a list of paths", hint=f"models=[{os.fspath(models)!r}]")
+    check_disturbances(perturb)
     folder = Path(output)
     orders = _orders([Path(model) for model in models], folder)
     _check_targets(orders, folder, overwrite=overwrite)
@@ -112,6 +116,7 @@ def optimize_many(
                 work_dir=None if work_dir is None else Path(work_dir) / order.place.with_suffix(""),
                 jobs=jobs,
                 cluster=cluster,
+                perturb=perturb,
                 progress=tell,
                 options=options,
             )
@@ -129,8 +134,9 @@ def optimize_many(
 def _orders(models: Sequence[Path], output: Path) -> list[_Order]:
     """Find the models; refuse two of one place."""
     found: dict[str, _Order] = {}
+    places = _places([model for model in models if not is_folder(model)])
     for model in models:
-        for order in _of_folder(model, output) if is_folder(model) else [_Order(model, Path(model.name))]:
+        for order in _of_folder(model, output) if is_folder(model) else [_Order(model, places[model])]:
             key = str(order.place).casefold()  # there are file systems that take both for one
             if key in found:
                 first = found[key].source
@@ -144,6 +150,19 @@ def _orders(models: Sequence[Path], output: Path) -> list[_Order]:
     if not found:
         raise UsageError("there are no models to optimize", hint="name .onnx files, or folders that hold some")
     return list(found.values())
+
+
+def _places(files: Sequence[Path]) -> dict[Path, Path]:
+    """Say where below the folder of the results each file's goes: those of one name keep what tells them apart."""
+    alike: dict[str, list[Path]] = {}
+    for path in files:
+        alike.setdefault(path.name.casefold(), []).append(path)
+    found: dict[Path, Path] = {}
+    for paths in alike.values():
+        full = {path: Path(os.path.normpath(path.absolute())) for path in paths}
+        above = os.path.commonpath([one.parent for one in full.values()])
+        found |= {path: one.relative_to(above) for path, one in full.items()}
+    return found
 
 
 def _of_folder(folder: Path, output: Path) -> list[_Order]:
@@ -186,6 +205,7 @@ def _one(
     work_dir: Path | None,
     jobs: int,
     cluster: str | None,
+    perturb: Sequence[str],
     progress: Progress | None,
     options: OptimizeOptions,
 ) -> ModelResult:
@@ -201,6 +221,7 @@ def _one(
             work_dir=work_dir,
             jobs=jobs,
             cluster=cluster,
+            perturb=perturb,
             progress=progress,
             **_own(options, order.source),
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,23 +15,24 @@ from onnxcomp.api.common import (
     check_threads,
     choose_task,
     doubt,
+    few,
     make_up,
     open_data,
     open_statistics,
     unverified,
     why_unmeasured,
 )
+from onnxcomp.api.comparison import check_disturbances, compare
 from onnxcomp.api.measured import read_measured
 from onnxcomp.api.resume import open_memory
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
-from onnxcomp.facts import is_quantized, opset, parameter_count, unfinite_weights
+from onnxcomp.facts import is_quantized, unfinite_weights
 from onnxcomp.files import check_folder
-from onnxcomp.model import load, size
+from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
-from onnxcomp.report import Report, Settings, Written, make_report, now, versions
-from onnxcomp.report.plan import Plan, PlannedCandidate
-from onnxcomp.search import Outcome, Progress, Work, cleanup, connected, hold_out, wanted
+from onnxcomp.report import Report, Robustness, Settings, Written, make_report
+from onnxcomp.search import Outcome, Progress, Work, connected, hold_out
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Budget, Goal, Target, Technique, get_target
@@ -39,7 +40,7 @@ from onnxcomp.target import Budget, Goal, Target, Technique, get_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Prepared", "Result", "optimize", "plan", "prepare"]
+__all__ = ["Prepared", "Result", "optimize", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,6 +99,7 @@ def optimize(
     jobs: int = 1,
     cluster: str | None = None,
     measurements: str | os.PathLike[str] | None = None,
+    perturb: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Result:
     """Find the best model inside a budget, and prove it by measurement.
@@ -130,11 +132,14 @@ def optimize(
             (``ray://host:10001``, extra ``ray``) that judges candidates instead. All timing stays on this machine.
         measurements: What the bundle of `bundle_candidates` has written on another machine, in the folder of that
             bundle: its candidates are chosen from, by these times. Nothing is timed here.
+        perturb: Disturbances of the inputs that the delivered model is compared with the original under, as those of
+            `compare`; they decide nothing.
         progress: Called with the stage and the share done.
 
     Raises:
         OnnxCompError: Of the kind that fits: UsageError and its kinds, ModelError, EnvironmentUnavailable, GateFailed.
     """
+    check_disturbances(perturb)
     prepared = prepare(
         model,
         calibration=calibration,
@@ -156,6 +161,7 @@ def optimize(
         measurements=measurements,
     )
     work = prepared.work
+    check_disturbances(perturb, work.task.samples)
     measured_note = None
     if measurements is not None:
         measured, measured_note = read_measured(measurements, prepared.model)
@@ -171,6 +177,8 @@ def optimize(
         work = dataclasses.replace(work, executor=executor)
         outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
     found = [*prepared.notes, measured_note, doubt(outcome.original_quality.score, prepared.work.task.final)]
+    if outcome.evidence is not None and (eval is not None or calibration is not None):
+        found.append(few(outcome.evidence.samples))
     if work.memory.known:
         found.append(f"{work.memory.known} results were known from an earlier start, and taken from the work folder")
     if cluster is not None:
@@ -188,70 +196,20 @@ def optimize(
             seconds=outcome.original_seconds,
             threads=threads,
         )
-    report = make_report(prepared.model, outcome, prepared.settings, tuple(filter(None, found)), parts)
+    disturbed: tuple[Robustness, ...] = ()
+    if perturb and outcome.winner is None:
+        found.append("nothing is compared on disturbed inputs: the original is delivered")
+    elif perturb:
+        final = work.task.final.samples
+        compared = compare(
+            prepared.model, outcome.model, eval=final, metric=metric, perturb=perturb, seed=seed, progress=progress
+        )
+        disturbed = compared.robustness
+    notes = tuple(filter(None, found))
+    report = make_report(prepared.model, outcome, prepared.settings, notes=notes, anatomy=parts, robustness=disturbed)
     if outcome.missed is not None:
         raise GateFailed(outcome.missed, report=report)
     return Result(outcome.model, report, outcome)
-
-
-def plan(
-    model: "str | os.PathLike[str] | bytes | ir.Model",
-    *,
-    calibration: Data | None = None,
-    statistics: str | os.PathLike[str] | Statistics | None = None,
-    eval: Data | None = None,  # noqa: A002  (the name of the option)
-    metric: str | None = None,
-    budget: Budget | None = None,
-    goal: Goal = "latency",
-    target: str = "auto",
-    recipe: Recipe | None = None,
-    techniques: Collection[Technique] | None = None,
-    synthetic_calibration: bool = False,
-    threads: int = 1,
-    batch: int = 1,
-    images: ImageOptions | None = None,
-    seed: int = 0,
-    time_budget: float = 300.0,
-) -> Plan:
-    """Say what `optimize` would do with the same arguments: everything is checked, nothing is built or timed.
-
-    Raises:
-        OnnxCompError: As `optimize` would before its work begins.
-    """
-    prepared = prepare(
-        model,
-        calibration=calibration,
-        statistics=statistics,
-        eval=eval,
-        metric=metric,
-        budget=budget,
-        goal=goal,
-        target=target,
-        recipe=recipe,
-        techniques=techniques,
-        synthetic_calibration=synthetic_calibration,
-        threads=threads,
-        batch=batch,
-        images=images,
-        seed=seed,
-        time_budget=time_budget,
-    )
-    calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
-    work = prepared.work
-    candidates = wanted(
-        recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=work.target.float16
-    )
-    return Plan(
-        settings=prepared.settings,
-        size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,
-        parameters=parameter_count(prepared.model),
-        opset=opset(prepared.model),
-        cleanup=tuple(step.name for step in cleanup().steps),
-        candidates=tuple(PlannedCandidate(c.name, c.recipe.to_toml()) for c in candidates),
-        notes=prepared.notes,
-        versions=versions(),
-        created=now(),
-    )
 
 
 @dataclass(frozen=True, slots=True)

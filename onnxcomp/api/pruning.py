@@ -167,6 +167,7 @@ def prune(
     judge = judge_of(work)
     race = None if unmeasured else race_of(work, threads=threads, show=show)
     found = measured(pruned, judge, race, exact=gates.max_latency_ratio)
+    show("look into it", None)
     report = PruneReport(
         **work.facts(judge, found, done, clean_up),
         **times(found, where, threads=threads, batch=batch),
@@ -181,6 +182,7 @@ def prune(
         zeros=_zeros(work.model),
         pruned_zeros=_zeros(found.model),
         groups=tuple(_compared(*(_groups(one, step, ctx) for one in (base, found.model)))),
+        anatomy=work.anatomy(base, found, threads=threads),
     )
     if report.missed:
         raise GateFailed("; ".join(report.missed), report=report)

@@ -135,6 +135,8 @@ def quantize(
     judge = judge_of(work)
     race = None if unmeasured else race_of(work, threads=threads, show=show)
     found = measured(made.model, judge, race, exact=gates.max_latency_ratio)
+    show("look into it", None)
+    ranges = ctx.ranges.known if ctx.ranges else {}
     report = QuantizeReport(
         **work.facts(judge, found, made.passes, made.cleanup),
         **times(found, where, threads=threads, batch=batch),
@@ -142,6 +144,7 @@ def quantize(
         settings=step.settings,
         calibration=known.samples if known else ctx.samples.description if ctx.samples else None,
         statistics=known.created if known else None,
+        anatomy=work.anatomy(made.clean, found, histograms=ranges, threads=threads),
     )
     if report.missed:
         raise GateFailed("; ".join(report.missed), report=report)
@@ -169,9 +172,10 @@ def _calibrates(mode: Mode, step: Step, *, samples: bool, statistics: bool) -> b
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A quantized model in memory, and what each pass did to it."""
+    """A quantized model in memory, what it was made of, and what each pass did to it."""
 
     model: "ir.Model"
+    clean: "ir.Model"
     cleanup: tuple[PassReport, ...]
     passes: tuple[PassReport, ...]
 
@@ -211,7 +215,7 @@ def _make(
             f"nothing could be quantized in mode {mode.name}: {why}",
             hint=f"the modes differ in what they quantize: onnxcomp passes {step.name}",
         )
-    return _Made(quantized, tuple(clean_up), passes)
+    return _Made(quantized, clean, tuple(clean_up), passes)
 
 
 def _why_no_latency(target: Target, *, bench: bool) -> str | None:

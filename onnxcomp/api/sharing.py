@@ -134,7 +134,8 @@ def share(
 
     counting = None if samples is None else samples.spread(_COUNT_RUNS)
     ctx = PassContext(target=get_target("auto"), samples=counting, seed=seed)
-    verifier, base, clean_up = cleaned(work, ctx, show)
+    verifier, clean, clean_up = cleaned(work, ctx, show)
+    base = clean
     units = Step(_PASS, settings | {"exclude": []}).make().units(base, ctx)
     Recipe((Step(_PASS, settings),)).check_excluded([name for unit in units for name in unit.nodes])
     units = [unit for unit in units if not set(unit.nodes) & set(exclude)]
@@ -152,6 +153,7 @@ def share(
             f"the file would not get smaller: {made.found.size} bytes of {work.size}",
             hint="the weights are too few or too small to share values",
         )
+    show("look into it", None)
     report = ShareReport(
         **work.facts(judge, made.found, [*thinned, made.done], clean_up),
         settings=made.settings,
@@ -159,6 +161,7 @@ def share(
         pruned=tuple(thinner.tried),
         tried=tuple(maker.tried),
         calibration=None if samples is None else samples.description,
+        anatomy=work.anatomy(clean, made.found),
     )
     if report.missed:
         raise GateFailed("; ".join(report.missed), report=report)

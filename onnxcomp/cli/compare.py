@@ -34,14 +34,7 @@ def command(
     metric: options.MetricName = None,
     *,
     gates: QualityGates,
-    perturb: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KIND[=STRENGTH]",
-            help="Also compare on disturbed inputs: noise, brightness, contrast, scaling; blur, occlusion of images. "
-            "Without a strength: severities 1 to 5; all: every kind that suits the inputs. May be repeated.",
-        ),
-    ] = None,
+    perturb: options.Perturb = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Also compare inner tensors: where does the error start?")
     ] = False,

@@ -18,6 +18,8 @@ onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --metric to
 
 onnxcomp optimize model.onnx --calibration calib/ --eval eval/ --metric metric.py:score --goal size --report run.json
 
+onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --perturb all --report run.html
+
 onnxcomp optimize models/ --calibration calib.npz --eval eval.npz -o small/
 
 onnxcomp optimize model.onnx --calibration calib.npz --eval eval.npz --target cpu-arm --bundle device/
@@ -92,6 +94,7 @@ def command(
         Path | None,
         typer.Option(help="The measurements.json of such a folder, in it: choose from its candidates by these times."),
     ] = None,
+    perturb: options.Perturb = None,
     report: options.Reports = None,
     threads: options.Threads = 1,
     batch: options.Batch = 1,
@@ -135,7 +138,7 @@ def command(
         raise UsageError("several models need a folder for their results", hint="--output FOLDER")
     if many and dry_run:
         raise UsageError("--dry-run looks at one model", hint="name one, and no folder")
-    _check_elsewhere(bundle, measurements, one=not (many or dry_run), alone=pareto is None and work_dir is None)
+    _check_elsewhere(bundle, measurements, one=not (many or dry_run), alone=not (pareto or work_dir or perturb))
     target_path = None if many or bundle else output or first.parent / f"{first.stem}.opt.onnx"
     read = [source_file(str(name)) for name in (*model, calibration, statistics, evaluation, recipe, metric) if name]
     check_outputs(target_path, report or [], inputs=tuple(filter(None, read)), overwrite=overwrite)
@@ -167,7 +170,7 @@ def command(
     )
     if dry_run:
         with custom_operators(custom_ops or []):
-            planned = plan(first, **settings)
+            planned = plan(first, perturb=perturb or (), **settings)
         deliver(planned, [], output_format, verbose=verbose, quiet=quiet)
         return
     if bundle is not None:
@@ -185,6 +188,7 @@ def command(
                 jobs=jobs,
                 cluster=cluster,
                 measurements=measurements,
+                perturb=perturb or (),
                 progress=progress,
                 **settings,
             ).save(target_path)
@@ -198,6 +202,7 @@ def command(
                 work_dir=work_dir,
                 jobs=jobs,
                 cluster=cluster,
+                perturb=perturb or (),
                 progress=progress,
                 **settings,
             )
@@ -215,4 +220,4 @@ def _check_elsewhere(bundle: Path | None, measurements: Path | None, *, one: boo
     if (bundle or measurements) and not one:
         raise UsageError("--bundle and --measurements are about one model", hint="name one, without --dry-run")
     if bundle is not None and not alone:
-        raise UsageError("--bundle delivers nothing", hint="leave out --pareto and --work-dir")
+        raise UsageError("--bundle delivers nothing", hint="leave out --pareto, --work-dir and --perturb")

@@ -177,6 +177,15 @@ ImageResize = Annotated[
         "--resize", help="Images: crop, stretch, or pixels of the smaller side before a crop.  [default: crop]"
     ),
 ]
+Perturb = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--perturb",
+        metavar="KIND[=STRENGTH]",
+        help="Also compare both models on disturbed inputs: noise, brightness, contrast, scaling; blur, occlusion of "
+        "images. Without a strength: severities 1 to 5; all: every kind that suits the inputs. May be repeated.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="For every random choice.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What to print.")]

@@ -5,7 +5,7 @@ from onnxcomp.report.bundle import BundleReport
 from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
 from onnxcomp.report.ci import annotations, junit_xml
-from onnxcomp.report.comparison import CompareReport, LayerFidelity, Robustness, ScoreChange
+from onnxcomp.report.comparison import CompareReport, LayerFidelity, ScoreChange
 from onnxcomp.report.content import Settings
 from onnxcomp.report.document import SCHEMA_VERSION, Document, Written, machine, now, versions
 from onnxcomp.report.many import ModelResult, OptimizeManyReport
@@ -13,6 +13,7 @@ from onnxcomp.report.packing import PackReport, UnpackReport
 from onnxcomp.report.pruning import PrunedGroup, PruneReport
 from onnxcomp.report.quantization import QuantizeReport
 from onnxcomp.report.reading import read_document
+from onnxcomp.report.robustness import Robustness
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.sharing import ShareReport, TriedBits, TriedSparsity

@@ -8,9 +8,10 @@ from typing import ClassVar
 from onnxcomp.metrics import OutputFidelity
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, counted, table
+from onnxcomp.report.robustness import Robustness, robustness_rows
 from onnxcomp.target import Gates
 
-__all__ = ["CompareReport", "LayerFidelity", "Robustness", "ScoreChange"]
+__all__ = ["CompareReport", "LayerFidelity", "ScoreChange"]
 
 _EXACT = 80.0  # dB; rounding of float32 alone makes less noise than that
 _WORST = 10  # layers that the text shows
@@ -64,31 +65,6 @@ class LayerFidelity:
     op_type: str
     sqnr: float
     before: float
-
-
-@dataclass(frozen=True, slots=True)
-class Robustness:
-    """What a disturbance of the inputs does to both models.
-
-    Attributes:
-        perturbation: Its kind, as in ``noise``.
-        strength: In the unit of the kind: for noise and brightness a share of the standard deviation of each input.
-        agreement: Share of equal answers of both models to disturbed inputs.
-        reference_kept: Share of the reference's answers that the disturbance does not change.
-        candidate_kept: The same of the candidate's.
-        reference_score: On disturbed inputs, for top1 and top5; None: not known.
-        candidate_score: The same of the candidate.
-        severity: 1 to 5, where the strength is that of a severity.
-    """
-
-    perturbation: str
-    strength: float
-    agreement: float
-    reference_kept: float
-    candidate_kept: float
-    reference_score: float | None
-    candidate_score: float | None
-    severity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +134,7 @@ class CompareReport(Document):
                 "",
             ]
         if self.robustness:
-            lines += [*table([*self._robustness()]), ""]
+            lines += [*table([*robustness_rows(self.robustness, ("reference", "candidate"))]), ""]
         if self.layers:
             lines += [*table([*self._layers(verbose=verbose)]), ""]
         lines += [f" note    {note}" for note in self.notes]
@@ -177,17 +153,6 @@ class CompareReport(Document):
                 f"{found.agreement:.4f}",
                 str(found.rows),
             ]
-
-    def _robustness(self) -> Iterable[list[str]]:
-        scored = any(found.reference_score is not None for found in self.robustness)
-        heads = ["disturbed by", "agreement", "reference keeps", "candidate keeps"]
-        yield [*heads, "reference scores", "candidate scores"] if scored else heads
-        for found in self.robustness:
-            shares = (found.agreement, found.reference_kept, found.candidate_kept)
-            severity = "" if found.severity is None else f" (severity {found.severity})"
-            row = [f"{found.perturbation} {found.strength:g}{severity}", *(f"{share:.4f}" for share in shares)]
-            scores = (found.reference_score, found.candidate_score)
-            yield [*row, *("-" if score is None else f"{score:.4f}" for score in scores)] if scored else row
 
     def _layers(self, *, verbose: bool) -> Iterable[list[str]]:
         yield ["layer", "makes", "SQNR", "of what it reads"]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, get_type_hints
 
 from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.document import Document, Written
+from onnxcomp.report.robustness import Robustness
 from onnxcomp.search import Outcome
 from onnxcomp.target import Budget
 
@@ -66,6 +67,7 @@ class Content(Document):
         versions: Of the packages involved.
         machine: Processor, operating system and Python.
         created: UTC, ISO 8601.
+        robustness: Of the original and the delivered model, one entry per disturbance that was asked for.
         output: The file that the model was written to; None: it was not.
     """
 
@@ -81,6 +83,7 @@ class Content(Document):
     machine: dict[str, str]
     created: str
     anatomy: Anatomy | None = None
+    robustness: tuple[Robustness, ...] = ()
     output: Written | None = None
 
     def content(self) -> dict[str, Any]:

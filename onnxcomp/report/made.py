@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxcomp.measure import Ratio
+from onnxcomp.measure import Ratio, Timing
 from onnxcomp.passbase import Skip
 from onnxcomp.pipeline import PassReport
+from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.document import Document, Written
 from onnxcomp.report.figures import bytes_text, count_text
 from onnxcomp.report.parts import latency_row, metric_label, pass_lines, size_row, written_lines
@@ -47,6 +48,7 @@ class MadeReport(Document):
         seconds: Wall-clock time of the whole run.
         versions: Of the packages involved.
         created: UTC, ISO 8601.
+        anatomy: Layers, storage, operators and activations, before and after; None: not looked at.
         output: The file that the model was written to; None: it was not.
     """
 
@@ -73,6 +75,7 @@ class MadeReport(Document):
     seconds: float
     versions: Mapping[str, str]
     created: str
+    anatomy: Anatomy | None = None
     output: Written | None = None
 
     @property
@@ -150,6 +153,7 @@ class TimedReport(MadeReport):
         original_seconds: Median time of one run of the original; None: not measured.
         seconds_per_run: Median time of one run of the result; None: not measured.
         machine: Processor, operating system and Python.
+        timings: Of the original and of the result; empty: not measured.
     """
 
     target: str
@@ -159,6 +163,7 @@ class TimedReport(MadeReport):
     original_seconds: float | None
     seconds_per_run: float | None
     machine: Mapping[str, str]
+    timings: tuple[Timing, ...] = ()
 
     def rows(self) -> Iterable[str]:
         """See `MadeReport.rows`."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from onnxcomp.report.content import Content
 from onnxcomp.report.figures import bytes_text, count_text, markdown_cell, markdown_table, seconds_text
 from onnxcomp.report.parts import evidence_text, front_row
+from onnxcomp.report.robustness import robustness_rows
 
 __all__ = ["render_markdown"]
 
@@ -24,6 +25,7 @@ def render_markdown(report: Content) -> str:
         *markdown_table(("candidate", "size", "latency", "score", "agreement", ""), _candidates(report)),
         "",
         *_front(report),
+        *_robustness(report),
         *(f"- {markdown_cell(note)}" for note in report.notes),
         *(
             f"- nearest: {markdown_cell(near.name)}: {markdown_cell(', '.join(near.misses))}"
@@ -63,6 +65,13 @@ def _candidates(report: Content) -> Iterable[tuple[str, ...]]:
             f"{c.quality.agreement:.4f}" if c.quality else "",
             "delivered" if c.name == outcome.winner else markdown_cell(c.rejected or "ranked lower"),
         )
+
+
+def _robustness(report: Content) -> Iterable[str]:
+    if report.robustness:
+        heads, *rows = robustness_rows(report.robustness, ("original", "result"))
+        yield from markdown_table(heads, rows)
+        yield ""
 
 
 def _front(report: Content) -> Iterable[str]:

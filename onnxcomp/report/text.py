@@ -14,6 +14,7 @@ from onnxcomp.report.parts import (
     target_text,
     written_lines,
 )
+from onnxcomp.report.robustness import robustness_rows
 from onnxcomp.search import FrontModel
 
 __all__ = ["render_text"]
@@ -29,6 +30,8 @@ def render_text(report: Content, *, verbose: bool = False) -> str:
     lines = [*_head(report), "", *_passes(report, verbose=verbose), "", *_candidates(report), "", *_table(report), ""]
     if report.outcome.front is not None:
         lines += [*_front(report.outcome.front, report.outcome.original_size), ""]
+    if report.robustness:
+        lines += [*table([*robustness_rows(report.robustness, ("original", "result"))]), ""]
     lines += [*(f" note    {note}" for note in report.notes)]
     lines += [*(f" nearest {near.name}: {', '.join(near.misses)}" for near in report.outcome.nearest)]
     lines += [f" result  {_verdict(report)}"]

@@ -9,6 +9,7 @@ from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.content import Content, Settings
 from onnxcomp.report.document import machine, now, versions
 from onnxcomp.report.markdown import render_markdown
+from onnxcomp.report.robustness import Robustness
 from onnxcomp.report.text import render_text
 from onnxcomp.search import Outcome
 
@@ -32,7 +33,13 @@ class Report(Content):
 
 
 def make_report(
-    model: "ir.Model", outcome: Outcome, settings: Settings, notes: tuple[str, ...], anatomy: Anatomy | None = None
+    model: "ir.Model",
+    outcome: Outcome,
+    settings: Settings,
+    *,
+    notes: tuple[str, ...],
+    anatomy: Anatomy | None = None,
+    robustness: tuple[Robustness, ...] = (),
 ) -> Report:
     """Put a report together.
 
@@ -42,6 +49,7 @@ def make_report(
         settings: What it was asked for.
         notes: Plain sentences for the reader.
         anatomy: What the original and the delivered model are made of; None: the original is delivered.
+        robustness: What disturbances do to both.
     """
     recipe = recipe_of(outcome.model)
     return Report(
@@ -55,4 +63,5 @@ def make_report(
         machine=machine(),
         created=now(),
         anatomy=anatomy,
+        robustness=robustness,
     )

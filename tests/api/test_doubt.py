@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxcomp.api.common import doubt
+from onnxcomp.api.common import doubt, few
 from onnxcomp.metrics import load_metric
 from onnxcomp.search import Task
 
@@ -44,3 +44,9 @@ def test_other_metrics_are_doubted_at_zero_only(samples: Any) -> None:
 
 def test_nothing_is_said_without_labels(samples: Any) -> None:
     assert doubt(None, Task(samples([{"x": np.zeros((1, 1), np.float32)}]))) is None
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "judged on 1 sample: each is 100%"), (20, "20 samples: each is 5%")])
+def test_few_samples_are_named(count: int, said: str) -> None:
+    assert said in str(few(count))
+    assert few(30) is None

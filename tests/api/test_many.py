@@ -120,12 +120,18 @@ def test_the_largest_code_counts(codes: tuple[int, ...], kind: type[onnxcomp.Onn
 
 def test_two_of_one_place_are_refused(models: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="would both be written to") as caught:
-        onnxcomp.optimize_many([models / "m.onnx", models / "inner" / "m.onnx"], tmp_path / "out")
+        onnxcomp.optimize_many([models / "inner", models / "m.onnx"], tmp_path / "out")
     assert "the folder that holds both" in str(caught.value.hint)
     with pytest.raises(UsageError, match="would both be written to") as caught:
         onnxcomp.optimize_many([models, models / "m.onnx"], tmp_path / "out")
     assert caught.value.hint == "name it once"
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_one_name_keep_what_tells_them_apart(models: Path, tmp_path: Path) -> None:
+    report = onnxcomp.optimize_many([models / "m.onnx", models / "inner" / "m.onnx"], tmp_path / "out")
+    assert report.exit_code == 0
+    assert written(tmp_path / "out") == ["inner/m.onnx", "m.onnx"]
 
 
 def test_what_is_there_is_kept(models: Path, tmp_path: Path) -> None:

@@ -104,6 +104,21 @@ def test_it_fails_where_the_run_would(wrong: str, model: Path, capfd: pytest.Cap
     assert first == second
 
 
+@pytest.mark.usefixtures("no_work")
+def test_it_tries_the_metric(model: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text("def score(outputs, labels):\n    return outputs[0]['nothing']\n", encoding="utf-8")
+    assert call("optimize", model, f"--eval={data / 'eval.npz'}", f"--metric={metric}", "--dry-run") == 2
+    assert "the metric 'score' failed: KeyError" in capfd.readouterr().err
+
+
+def test_disturbances_are_checked_first(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("optimize", model, "--perturb", "fog=1", "--dry-run") == 2
+    assert "not a disturbance: 'fog=1'" in capfd.readouterr().err
+    assert call("optimize", model, "--perturb", "noise", "--bundle", tmp_path / "device") == 2
+    assert "leave out --pareto, --work-dir and --perturb" in capfd.readouterr().err
+
+
 def rows(text: str) -> dict[str, list[str]]:
     cells = [line.replace("\\|", "/").strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return {first.strip(): [cell.strip() for cell in rest] for first, *rest in cells}

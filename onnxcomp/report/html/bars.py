@@ -71,9 +71,9 @@ def stacks(rows: Sequence[Stack], *, label: str) -> Markup:
             begin += size
             tip = f"{row.name}: {name} {bytes_text(int(size))}, {percent(size / total if total else 0)}"
             inside = [tag("rect", x=left, y=top, width=max(0.6, right - left - 1), height=38, class_=f"part {kind}")]
-            if right - left > 7.5 * len(name) + 14:
-                inside.append(text(left + 7, top + 16, name, "on-part"))
-                inside.append(text(left + 7, top + 31, bytes_text(int(size)), "on-part"))
+            said = name, bytes_text(int(size))
+            if right - left > 7.5 * max(map(len, said)) + 14:
+                inside += [text(left + 7, top + y, line, "on-part") for y, line in zip((16, 31), said, strict=True)]
             parts.append(mark(tip, *inside))
         parts.append(text(x(total) + 8, top + 24, bytes_text(int(total)), "figure"))
         top += 50

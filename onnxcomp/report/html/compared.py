@@ -5,17 +5,19 @@ from collections.abc import Iterator, Sequence
 from onnxcomp.report.figures import bytes_text, counted, seconds_text
 from onnxcomp.report.html.anatomy import latency_figure
 from onnxcomp.report.html.bars import Pair, pairs
-from onnxcomp.report.html.charts import Curve, curves
 from onnxcomp.report.html.common import Found, circumstances, decibels, latency_tile, number, reproduce, size_tile
-from onnxcomp.report.html.markup import Markup, tag
-from onnxcomp.report.html.page import Cell, Section, Tile, bullets, figure, page, paragraph, table
-from onnxcomp.report.html.rows import Bound, Interval, bounds, intervals
+from onnxcomp.report.html.markup import Markup
+from onnxcomp.report.html.page import Cell, Section, Tile, bullets, figure, page, table
+from onnxcomp.report.html.robustness import robustness_parts
+from onnxcomp.report.html.rows import Bound, Column, Interval, Measured, bounds, intervals, measures
 from onnxcomp.report.html.scale import time_unit
 from onnxcomp.report.html.sweeps import node_parts, stream_parts, sweep_parts
 
 __all__ = ["bench_page", "check_page", "compare_page"]
 
 _MOST_OPERATORS = 15
+_MOST_LAYERS = 48
+_EXACT = 80.0  # dB; rounding of float32 alone makes less noise than that
 
 
 def compare_page(found: Found, command: str | None) -> str:
@@ -36,7 +38,8 @@ def compare_page(found: Found, command: str | None) -> str:
             Section("Missed", (bullets(found["missed"]),) if found["missed"] else ()),
             Section("Outputs", tuple(_outputs(found["outputs"]))),
             Section("Score", tuple(_score(score))),
-            Section("Under disturbance", tuple(_robustness(found["robustness"], score))),
+            Section("Layers", tuple(_layers(found["layers"]))),
+            Section("Under disturbance", tuple(robustness_parts(found["robustness"], score))),
             reproduce(found, command),
             circumstances(found, asked),
         ],
@@ -168,43 +171,43 @@ def _score(score: Found | None) -> Iterator[str]:
     )
 
 
-def _robustness(robustness: Sequence[Found], score: Found | None) -> Iterator[str]:
-    if not robustness:
+def _layers(layers: Sequence[Found]) -> Iterator[str]:
+    if not layers:
         return
-    scored = all(one["reference_score"] is not None for one in robustness)
-    which = ("reference_score", "candidate_score") if scored else ("reference_kept", "candidate_kept")
-    begin = (score["reference"], score["candidate"]) if scored and score else (1.0, 1.0)
-    what = score["metric"] if scored and score else "share of answers that stay the same"
-    yield paragraph(
-        "What disturbing the inputs does to both models: lines that fall together mean that nothing was lost."
-    )
-    drawn = []
-    for kind in dict.fromkeys(one["perturbation"] for one in robustness):
-        found = sorted((one for one in robustness if one["perturbation"] == kind), key=lambda one: one["strength"])
-        lines = []
-        for name, shade, field, start in zip(
-            ("reference", "candidate"), ("before", "after"), which, begin, strict=True
-        ):
-            points = [(0.0, start), *((one["strength"], one[field]) for one in found)]
-            tips = tuple(f"{name}, {kind} {x:g}: {y:.4f}" for x, y in points)
-            lines.append(Curve(name, shade, tuple(points), tips))
-        drawn.append(figure(kind, "", curves(lines, label=f"{kind}: {what}", across="strength", up=what)))
-    yield tag("div", *drawn, class_="columns")
-    fields = ("agreement", "reference_kept", "candidate_kept", "reference_score", "candidate_score")
-    rows: list[list[Cell | str]] = [
-        [one["perturbation"], number(one["strength"], "g"), *(number(one[field]) for field in fields)]
-        for one in robustness
+    lost = {one["tensor"]: _lost(one) for one in layers}
+    worst = {one["tensor"] for one in sorted(layers, key=lambda one: -lost[one["tensor"]])[:_MOST_LAYERS]}
+    drawn = [one for one in layers if one["tensor"] in worst]
+    rows = [
+        Measured(
+            one["node"] or one["tensor"],
+            (one["sqnr"], lost[one["tensor"]]),
+            f"{one['node']} ({one['op_type']}): SQNR {decibels(one['sqnr']).shown}, "
+            f"{lost[one['tensor']]:.1f} dB lost here",
+        )
+        for one in drawn
     ]
-    heads = (
-        "disturbance",
-        "strength",
-        "agreement",
-        "reference keeps",
-        "candidate keeps",
-        "reference scores",
-        "candidate scores",
+    said = "Inner tensors of the same name in both models, in the order of the graph."
+    if len(drawn) < len(layers):
+        said += f" The {len(drawn)} that lose most are drawn."
+    listed: list[list[Cell | str]] = [
+        [one["node"], one["op_type"], one["tensor"], decibels(one["sqnr"]), decibels(one["before"]),
+         number(lost[one["tensor"]], ".1f")]
+        for one in layers
+    ]  # fmt: skip
+    columns = (Column("SQNR, dB (higher is closer)", "dot"), Column("lost here, dB", "bar"))
+    yield figure(
+        "Where the error starts, and where it grows",
+        f"{said} A layer without a dot gives the same in both.",
+        measures(rows, columns, label="Layers: SQNR, and what each loses against what it reads"),
+        table("Layers", ("layer", "operator", "makes", "SQNR", "of what it reads", "lost, dB"), listed),
+        kind="wide",
     )
-    yield table("Both models on disturbed inputs", heads, rows)
+
+
+def _lost(layer: Found) -> float:
+    """Return by how much a layer is noisier than what it reads, dB; what is as good as exact counts as such."""
+    before, after = (_EXACT if layer[k] is None else min(layer[k], _EXACT) for k in ("before", "sqnr"))
+    return float(max(0.0, before - after))
 
 
 def _speed(models: Sequence[Found]) -> Iterator[str]:

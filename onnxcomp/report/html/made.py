@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from onnxcomp.report.figures import bytes_text
-from onnxcomp.report.html.anatomy import BEFORE_AND_AFTER
+from onnxcomp.report.html.anatomy import BEFORE_AND_AFTER, anatomy_sections
 from onnxcomp.report.html.bars import Pair, pairs
 from onnxcomp.report.html.common import (
     Found,
@@ -17,6 +17,7 @@ from onnxcomp.report.html.common import (
     work_done,
 )
 from onnxcomp.report.html.page import Cell, Section, Tile, figure, page, table
+from onnxcomp.report.html.scale import percent
 
 __all__ = ["made_page"]
 
@@ -44,6 +45,12 @@ def made_page(found: Found, command: str | None) -> str:
         sections=[
             Section("Groups", tuple(_groups(found))),
             Section("Bits", tuple(_bits(found))),
+            *anatomy_sections(
+                found.get("anatomy"),
+                (found["original_size"], found["size"]),
+                found.get("timings") or (),
+                delivered="result",
+            ),
             Section("What was done", tuple(work_done(passes))),
             Section("What was left alone", tuple(left_alone(skip for _, done in passes for skip in done["skipped"]))),
             reproduce(found, command),
@@ -117,6 +124,21 @@ def _bits(found: Found) -> Iterator[str]:
             for one in found["tried"]
         ]  # fmt: skip
         yield table("Allocations that were judged", ("bits per weight", "size", "score", "agreement", "bounds"), rows)
-    if found.get("bits"):
-        each: list[list[Cell | str]] = [[name, number(bits, "g")] for name, bits in found["bits"].items()]
-        yield table("Bits of the weights of each node", ("node", "bits"), each)
+    if found.get("pruned"):
+        zeros: list[list[Cell | str]] = [
+            [Cell(percent(one["sparsity"]), one["sparsity"]), number(one["quality"]["score"]),
+             number(one["quality"]["agreement"]), one["objection"] or "inside half of the bounds"]
+            for one in found["pruned"]
+        ]  # fmt: skip
+        yield table("Shares of zeros that were judged before", ("zeros", "score", "agreement", "bounds"), zeros)
+    if bits := found.get("bits"):
+        drawn = [Pair(name, None, each, f"{name}: {each:g} bits") for name, each in [*bits.items()][:_MOST_DRAWN]]
+        listed: list[list[Cell | str]] = [[name, number(each, "g")] for name, each in bits.items()]
+        yield figure(
+            "Bits of the weights of each node",
+            "In the order of the graph: where few bits do harm, there are more."
+            + (f" The first {_MOST_DRAWN} of {len(bits)} are drawn." if len(bits) > _MOST_DRAWN else ""),
+            pairs(drawn, label="Bits per weight of each node", unit="bits per weight", written="{:g}".format),
+            table("Bits of the weights of each node", ("node", "bits"), listed),
+            kind="wide",
+        )

@@ -19,6 +19,7 @@ from onnxcomp.report.html.common import (
 )
 from onnxcomp.report.html.markup import Markup, tag
 from onnxcomp.report.html.page import Cell, Section, figure, page, paragraph, table
+from onnxcomp.report.html.robustness import robustness_parts
 
 __all__ = ["optimize_page"]
 
@@ -58,6 +59,7 @@ def optimize_page(found: Found, command: str | None) -> str:
         sections=[
             Section("Candidates", tuple(_candidates(found))),
             *anatomy_sections(found["anatomy"], sizes, found["timings"], delivered=delivered),
+            Section("Under disturbance", tuple(_robustness(found))),
             Section("What was done", tuple(work_done(passes))),
             Section("What was left alone", tuple(left_alone(skip for _, done in passes for skip in done["skipped"]))),
             reproduce(found, command),
@@ -65,6 +67,13 @@ def optimize_page(found: Found, command: str | None) -> str:
         ],
         created=found["created"],
     )
+
+
+def _robustness(found: Found) -> Iterator[str]:
+    before, after = (found[which]["score"] for which in ("original_quality", "quality"))
+    known = before is not None and after is not None
+    score = {"metric": found["settings"]["metric"], "reference": before, "candidate": after} if known else None
+    yield from robustness_parts(found.get("robustness") or (), score, ("original", "delivered"))
 
 
 def _least_agreement(budget: Found) -> float:
