@@ -13,6 +13,7 @@ from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.report.figures import counted
+from onnxcomp.report.figures import counted
 from onnxcomp.search import Task
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Target, get_target
@@ -180,7 +181,7 @@ def few(samples: int) -> str | None:
     """
     if samples >= _FEW:
         return None
-    which = "1 sample" if samples == 1 else f"{samples} samples"
+    which = counted(samples, "sample")
     return f"judged on {which}: each is {1 / samples:.0%} of the verdict, and rarer faults don't show; more tell more"
 
 
