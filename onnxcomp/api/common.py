@@ -13,7 +13,6 @@ from onnxcomp.facts import input_bounds, input_specs
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.report.figures import counted
-from onnxcomp.report.figures import counted
 from onnxcomp.search import Task
 from onnxcomp.statistics import Statistics
 from onnxcomp.target import Target, get_target
