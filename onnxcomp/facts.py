@@ -24,6 +24,7 @@ __all__ = [
     "parameter_count",
     "unfinite_weights",
     "weights",
+    "weights_listed_as_inputs",
 ]
 
 _KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training",
@@ -32,7 +33,7 @@ _QUANTIZED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuanti
                             "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})  # fmt: skip
 _MOVES = frozenset({"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose",
                     "Unsqueeze"})  # fmt: skip
-_MULTIPLY = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "Mul", "RNN"})
+_LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _FEATURE_OPS = frozenset({"Div", "DynamicQuantizeLSTM", "GRU", "LSTM", "LayerNormalization", "LpNormalization", "Mul",
                           "RMSNormalization", "RNN", "ReduceMean", "SimplifiedLayerNormalization",
                           "SkipLayerNormalization"})  # fmt: skip
@@ -89,10 +90,19 @@ def unfinite_weights(model: "ir.Model") -> list[str]:
         if value.const_value is None or not value.const_value.dtype.is_floating_point():
             continue
         array = value.const_value.numpy()
-        multiplied = any(node.op_type in _MULTIPLY for node, _ in value.uses())
+        multiplied = any(node.op_type in _LAYERS or node.op_type == "Mul" for node, _ in value.uses())
         if np.isnan(array).any() or (multiplied and np.isinf(array).any()):
             found.append(str(value.name))
     return found
+
+
+def weights_listed_as_inputs(model: "ir.Model") -> "list[ir.Value]":
+    """Return the initializers where all are inputs as well, weights of layers among them: as once was the rule."""
+    listed = list(model.graph.initializers.values())
+    if not all(value.is_graph_input() for value in listed):
+        return []  # those that are inputs are so on purpose
+    weighs = any(node.op_type in _LAYERS and place > 0 for value in listed for node, place in value.uses())
+    return listed if weighs else []
 
 
 def is_quantized(model: "ir.Model") -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxcomp.data import ImageFolder, ImageOptions, Samples, Source, SyntheticSamples, open_samples, synthetic
 from onnxcomp.errors import MetricError, ModelError, UsageError
-from onnxcomp.facts import input_bounds, input_specs
+from onnxcomp.facts import input_bounds, input_specs, is_quantized, unfinite_weights, weights_listed_as_inputs
 from onnxcomp.metrics import Metric, load_metric
 from onnxcomp.model import is_one_file, open_session, size
 from onnxcomp.report.figures import counted
@@ -31,6 +31,7 @@ __all__ = [
     "doubt",
     "few",
     "make_up",
+    "oddities",
     "open_data",
     "open_statistics",
     "size_on_disk",
@@ -123,6 +124,18 @@ def make_up(model: "ir.Model", *, seed: int, batch: int = 1) -> SyntheticSamples
     if not ran:
         raise ModelError(str(failures[0]), hint="made-up inputs may not fit the model: give samples of your own")
     return ran[0]
+
+
+def oddities(model: "ir.Model") -> list[str]:
+    """Return plain sentences on what is unusual about a model, and what becomes of that."""
+    found = []
+    if is_quantized(model):
+        found.append("the model is quantized already: what it holds in integers is left as it is")
+    if unfinite := unfinite_weights(model):
+        found.append(f"weights hold NaN or infinity, and stay as they are: {', '.join(unfinite[:3])}")
+    if weights_listed_as_inputs(model):
+        found.append("the weights are listed as inputs, which slows onnxruntime down: clean-up makes them constants")
+    return found
 
 
 def size_on_disk(source: object, model: "ir.Model") -> int:

@@ -17,12 +17,13 @@ from onnxcomp.api.common import (
     choose_task,
     doubt,
     make_up,
+    oddities,
     open_data,
     size_on_disk,
 )
 from onnxcomp.data import ImageOptions, Samples
 from onnxcomp.errors import UsageError
-from onnxcomp.facts import feature_outputs, is_quantized, opset, parameter_count
+from onnxcomp.facts import feature_outputs, opset, parameter_count
 from onnxcomp.measure import Comparison, Timing
 from onnxcomp.model import load, open_session, save, size
 from onnxcomp.passbase import PassContext
@@ -199,8 +200,7 @@ def assign(
     check_metric(metric)
     loaded = load(model)
     found = list(notes)
-    if is_quantized(loaded):
-        found.append("the model is quantized already: what it holds in integers is left as it is")
+    found += oddities(loaded)
     samples, judged_on = (open_data(loaded, data, batch=batch, images=images) for data in (calibration, evaluation))
     check_images_used(images, samples, judged_on)
     invented = None

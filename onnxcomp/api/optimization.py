@@ -17,6 +17,7 @@ from onnxcomp.api.common import (
     doubt,
     few,
     make_up,
+    oddities,
     open_data,
     open_statistics,
     unverified,
@@ -27,7 +28,6 @@ from onnxcomp.api.measured import read_measured
 from onnxcomp.api.resume import open_memory
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, UsageError
-from onnxcomp.facts import is_quantized, unfinite_weights
 from onnxcomp.files import check_folder
 from onnxcomp.model import load
 from onnxcomp.recipe import Recipe
@@ -276,10 +276,7 @@ def prepare(
     known = open_statistics(statistics)
     loaded = load(model)
     notes = [note for note in (unverified(chosen),) if note is not None]
-    if is_quantized(loaded):
-        notes.append("the model is quantized already: what it holds in integers is left as it is")
-    if unfinite := unfinite_weights(loaded):
-        notes.append(f"weights hold NaN or infinity, and stay as they are: {', '.join(unfinite[:3])}")
+    notes += oddities(loaded)
     calibration_samples = open_data(loaded, calibration, batch=batch, images=images)
     evaluation = open_data(loaded, eval, batch=batch, images=images)
     check_images_used(images, calibration_samples, evaluation)

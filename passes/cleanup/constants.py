@@ -8,8 +8,12 @@
 Some exporters keep all weights in Constant nodes; the other passes (and onnxruntime's memory mapping) look for
 initializers. A Constant inside a subgraph becomes an initializer of that subgraph.
 
+Others list every initializer among the inputs as well, as ONNX once demanded. Since IR version 4 that makes them mere
+defaults, which onnxruntime can't fold, pack or fuse. Where all are listed, and a layer has its weights among them, they
+are listed no more: they can't be fed any longer.
+
 Declines: Constants that are graph outputs themselves, sparse tensors, and Constants in functions (a function has no
-initializers).
+initializers); inputs with a default beside initializers that are none.
 
 Source: the ONNX specification, IR.md ("Initializers").
 """
@@ -19,6 +23,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxcomp.facts import weights_listed_as_inputs
 from onnxcomp.passbase import NoConfig, Pass, PassContext, PassStats
 
 from ._graph import constant_node_tensor, graphs, is_op
@@ -27,7 +32,7 @@ __all__ = ["LiftConstants"]
 
 
 class LiftConstants(Pass[NoConfig]):
-    """Turn Constant nodes into initializers."""
+    """Turn Constant nodes into initializers, and weights that are inputs too into constants."""
 
     name: ClassVar[str] = "lift-constants"
     exact: ClassVar[bool] = True
@@ -35,6 +40,9 @@ class LiftConstants(Pass[NoConfig]):
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the model in place."""
         counts: Counter[str] = Counter()
+        for value in weights_listed_as_inputs(model):
+            model.graph.inputs.remove(value)
+            counts["weights that were inputs"] += 1
         for graph in tuple(graphs(model)):
             for node in tuple(graph):
                 if not is_op(node, "Constant"):

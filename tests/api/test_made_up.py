@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from onnxcomp.api.common import make_up
-from onnxcomp.api.optimization import plan
+from onnxcomp.api.planning import plan
 from onnxcomp.errors import ModelError
 from onnxcomp.model import load
 

@@ -85,3 +85,28 @@ def test_newer_format_keeps_overridable_initializers(make_model, check):
     model = make_model(text, {"w": np.ones(2, np.float32)})
     assert not check(LiftConstants(), model).stats.modified
     assert len(model.graph.inputs) == 2
+
+
+HEAD_WITH_INPUTS = '<ir_version: 8, opset_import: ["" : 17]> g (float[2, 2] x, float[2, 2] w'
+WEIGHTS = "=> (float[2, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float[2] b = {1, 2}>"
+
+
+def test_weights_that_are_inputs_too_become_constants(make_model, check):
+    model = make_model(f"{HEAD_WITH_INPUTS}, float[2] b) {WEIGHTS} {{ p = MatMul(x, w) \n y = Add(p, b) }}")
+    outcome = check(LiftConstants(), model)
+    assert [value.name for value in outcome.model.graph.inputs] == ["x"]
+    assert set(outcome.model.graph.initializers) == {"w", "b"}
+    assert outcome.stats.counters == {"weights that were inputs": 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "operator"),
+    [("", "MatMul"), (", float[2] b", "Add")],
+    ids=["not all are inputs", "none is the weight of a layer"],
+)
+def test_defaults_of_inputs_stay(make_model, check, more, operator):
+    model = make_model(f"{HEAD_WITH_INPUTS}{more}) {WEIGHTS} {{ p = {operator}(x, w) \n y = Add(p, b) }}")
+    before = [value.name for value in model.graph.inputs]
+    outcome = check(LiftConstants(), model)
+    assert not outcome.stats.modified
+    assert [value.name for value in outcome.model.graph.inputs] == before
