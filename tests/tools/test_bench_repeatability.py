@@ -32,6 +32,23 @@ def test_a_model_of_texts_is_refused(parse: Callable[..., onnx.ModelProto]) -> N
         tool.slowed(parse("g (string[1] x) => (string[1] y) { y = Identity(x) }"), 10)
 
 
+@pytest.mark.parametrize(
+    ("found", "width"), [([1.1, 1.051], 500), ([1.1, 1.06, 1.02, 1.2, 1.3, 1.4], 500), ([1.2] * 6, None)]
+)
+def test_the_chain_that_comes_nearest_is_taken(
+    found: list[float], width: int | None, sample_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, copy = sample_models / "lenet5" / "model.onnx", tmp_path / "copy.onnx"
+    ratios = iter(found)
+    monkeypatch.setattr(tool, "compare", lambda *_, **__: ([], [Ratio(next(ratios), 0.9, 1.9)]))
+    if width is None:
+        with pytest.raises(UsageError, match=r"0\.150 off"):
+            tool.fit(onnx.load(source), source, copy, {}, 0.05, rounds=1)
+        return
+    assert tool.fit(onnx.load(source), source, copy, {}, 0.05, rounds=1) == width
+    assert copy.read_bytes() == tool.slowed(onnx.load(source), width).SerializeToString()
+
+
 def test_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     same = [Ratio(1.0, 0.99, 1.01), Ratio(1.01, 1.005, 1.015), Ratio(1.04, 1.03, 1.05), Ratio(0.9, 0.0, 2.0)]
     slow = [Ratio(1.05, 1.04, 1.06), Ratio(1.05, 1.01, 1.09), Ratio(1.05, 1.03, 1.06), Ratio(0.9, 0.8, 0.95)]
