@@ -39,6 +39,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "prune-blocks": "onnxcomp.passes.prune.blocks:PruneBlocks",
         "prune-weights": "onnxcomp.passes.prune.weights:PruneWeights",
         "recover": "onnxcomp.passes.prune.recover:Recover",
+        "distill": "onnxcomp.passes.prune.distill:Distill",
         "bias-correct": "onnxcomp.passes.quantize.bias_correct:BiasCorrect",
         "equalize": "onnxcomp.passes.quantize.equalize:Equalize",
         "quantize-dynamic": "onnxcomp.passes.quantize.dynamic:QuantizeDynamic",

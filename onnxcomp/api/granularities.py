@@ -13,7 +13,7 @@ from onnxcomp.recipe import Step
 
 __all__ = ["GRANULARITIES", "RECOVERIES", "Granularity", "get_granularity"]
 
-RECOVERIES = ("least-squares", "bias", "affine", "none")
+RECOVERIES = ("least-squares", "distill", "bias", "affine", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,11 @@ class Granularity:
 
     def after(self, recovery: str) -> tuple[Step, ...]:
         """Return what comes behind each pruning step."""
-        return () if self.recovers or recovery == "none" else (Step("recover", {"method": recovery}),)
+        if self.recovers or recovery == "none":
+            return ()
+        if recovery == "distill":
+            return Step("recover"), Step("distill")
+        return (Step("recover", {"method": recovery}),)
 
 
 _WEIGHTS = {"ratio": "sparsity", "criterion": "method"}

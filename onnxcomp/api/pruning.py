@@ -88,9 +88,9 @@ def prune(
         round: Channels that a layer keeps are a multiple of this; 1: any number; None: what suits the target.
         streams: Whether channels go that a normalization takes its statistics over, as those of a transformer between
             its layers.
-        recovery: How what is left makes up for what went, by the calibration samples: ``least-squares`` (weights),
-            ``affine`` (scale and shift of each output), ``bias``, or ``none``; None: least squares with samples, else
-            none.
+        recovery: How what is left makes up for what went, by the calibration samples: ``least-squares`` (weights,
+            layer by layer), ``distill`` (the same, then all together by descent), ``affine`` (scale and shift of each
+            output), ``bias``, or ``none``; None: least squares with samples, else none.
         steps: Rounds in which the target is reached; each removes the same share of what is left of a group.
         ignore: Patterns of names of layers whose channels stay.
         calibration: Samples.

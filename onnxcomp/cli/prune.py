@@ -76,7 +76,7 @@ def command(
     recovery: Annotated[
         str | None,
         typer.Option(
-            help="How what is left makes up for what went: least-squares, affine, bias or none."
+            help="How what is left makes up for what went: least-squares, distill, affine, bias or none."
             "  [default: least-squares with samples, else none]"
         ),
     ] = None,

@@ -38,7 +38,7 @@ class PruneReport(TimedReport):
 
     Attributes:
         granularity: What was removed.
-        recovery: How what is left makes up for it: least-squares, affine, bias or none.
+        recovery: How what is left makes up for it: least-squares, distill, affine, bias or none.
         steps: Rounds in which that was done.
         pruned_parameters: Elements of the result's weights.
         zeros: Of the original's weights, those that are zero.

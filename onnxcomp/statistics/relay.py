@@ -115,6 +115,14 @@ class Relay:
         self._done |= nodes
         self._left = later
 
+    def get(self, index: int, name: str) -> np.ndarray:
+        """Return a wanted tensor of a run that is behind: an input of the model, or one that was run to.
+
+        Raises:
+            KeyError: It is not kept.
+        """
+        return self._get(index, name)
+
     def finished(self, names: Iterable[str]) -> None:
         """Forget tensors that will not be asked for any more."""
         self._wanted -= set(names)

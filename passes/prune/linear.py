@@ -24,7 +24,7 @@ from onnxcomp.passes.cleanup._graph import (
 )
 from onnxcomp.statistics import Columns, Window, columns_of, draw
 
-__all__ = ["OPS", "Kept", "Layer", "alone", "layer_of"]
+__all__ = ["OPS", "Kept", "Layer", "alone", "layer_of", "left"]
 
 Kept = Mapping[str, Mapping[int, np.ndarray]]  # see `Origin.kept`
 OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -107,12 +107,12 @@ class Layer:
         name = str(self.result.name)
         source = self.prepared(found[self.source])
         places = draw(self.columns.count(source), most, rng)
-        whole = _left(wanted[name], kept.get(name, {}))
+        whole = left(wanted[name], kept.get(name, {}))
         x, target = self.columns.at(source, places), self.outputs(whole, places)
         if self.skip is None:
             return x, target, np.zeros((), np.float32)
         name = str(self.skip.name)
-        theirs, mine = _left(wanted[name], kept.get(name, {})), found[name]
+        theirs, mine = left(wanted[name], kept.get(name, {})), found[name]
         added, around = (self.outputs(np.broadcast_to(skip, whole.shape), places) for skip in (theirs, mine))
         return x, target + added, around
 
@@ -214,7 +214,8 @@ def layer_of(node: ir.Node) -> Layer | str | None:
     return replace(found, skip=skip, bounds=_bounds(found.result if skip is None else _sum(found.result)))
 
 
-def _left(values: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
+def left(values: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return what is left of a tensor of the original; ``kept`` are indices by axis."""
     for axis, places in kept.items():
         values = np.take(values, places, axis=axis)
     return values

@@ -1,0 +1,343 @@
+"""Fit all weights of a pruned model together, by descent, to what the original gives.
+
+::
+
+    W' = argmin E|z(x) - z'(x; W')|^2      z: outputs of the original, before a Softmax or a Sigmoid that ends it
+
+`recover` fits one layer at a time, each to what that layer gave. Where channels went, no layer can give that any more,
+and what is lost in one could be made up for better in another. Here all that are behind something pruned move together
+(Adam, from the weights as they are, with a rate that is a share of each tensor's size and falls to 0 along a cosine).
+No labels are needed, and no training framework: onnxruntime runs the model forwards, `adjoints` backwards. One run in
+eight is held out: it judges after every epoch, and the best weights are kept.
+
+Time: about three times that of running the model over all samples, for each epoch, on one core in numpy. Memory: the
+activations of one run, and three times the weights; what the original gives waits in files where it is much.
+
+Declines: layers whose weight is shared, computed or not float32; those that an operator without an adjoint is behind;
+all, where no epoch is better on what is held out. Weights that are 0 stay 0.
+
+Sources: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.1 (matching logits); Kingma and
+Ba 2015 (Adam), algorithm 1; Li et al. 2021, "BRECQ" (fitting layers together to few unlabelled samples).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcomp.data import Samples
+from onnxcomp.errors import ModelError, PassError, RecipeError
+from onnxcomp.facts import name_nodes
+from onnxcomp.model import infer_shapes, open_session
+from onnxcomp.passbase import Need, Pass, PassContext, PassStats
+from onnxcomp.passes.cleanup._graph import constant, onnx_domain
+from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
+from onnxcomp.runtime import Session
+from onnxcomp.statistics import Relay, inner_values
+
+from .adjoints import ADJOINTS
+from .linear import Layer, layer_of, left
+from .order import differing
+
+__all__ = ["Distill", "DistillConfig"]
+
+_HELD_OUT = 8  # every so many runs one judges
+_ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")  # only say otherwise what they read
+_BETAS = (0.9, 0.999)
+_SMALL = 1e-3  # size of a tensor from which on steps are a share of it
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class DistillConfig:
+    """Settings of distillation.
+
+    Attributes:
+        epochs: How often the samples are gone through.
+        rate: First size of a step, as a share of the root mean square of a tensor.
+        batch: Runs per step.
+        runs: Calibration samples at most, spread evenly over all.
+        exclude: Names of nodes whose weights stay as they are.
+    """
+
+    epochs: int = 20
+    rate: float = 0.01
+    batch: int = 16
+    runs: int = 512
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise RecipeError(f"rate must be in (0, 1), got {self.rate}")
+        if min(self.epochs, self.batch) < 1 or self.runs < 2:
+            raise RecipeError("epochs and batch must be 1 or more, and runs 2 or more")
+
+
+class Distill(Pass[DistillConfig]):
+    """Fit all that is left after pruning together to what the original gives, with calibration samples alone."""
+
+    name: ClassVar[str] = "distill"
+    Config: ClassVar[type[DistillConfig]] = DistillConfig
+    exact: ClassVar[bool] = False
+    shifts: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CALIBRATION})
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        """Rewrite the weights in place."""
+        if ctx.samples is None:
+            raise PassError("distillation needs calibration samples", hint="--calibration DATA")
+        if ctx.origin is None:
+            raise PassError("nothing was pruned in this recipe", hint="put a step that prunes before it")
+        teacher = ctx.origin.model.clone()
+        for each in (teacher, model):
+            FoldBatchNorm().run(each, PassContext(ctx.target))
+            name_nodes(each.graph)
+        feeds = ctx.samples.spread(self.config.runs)
+        part = _Part.of(model, teacher, ctx, self.config.exclude)
+        if part is None or sum(1 for _ in feeds) < 2:
+            return PassStats(modified=False)
+        best = self._descend(model, teacher, part, ctx, feeds)
+        if best is None:
+            for layer in part.layers:
+                ctx.skip(layer.node, "no change makes it better on samples that were held out")
+            return PassStats(modified=False)
+        for value in part.weights:
+            value.const_value = ir.tensor(best[str(value.name)], name=value.name)
+        return PassStats(modified=True, counters={"layers fitted": len(part.layers)})
+
+    def _descend(
+        self, model: ir.Model, teacher: ir.Model, part: "_Part", ctx: PassContext, feeds: Samples
+    ) -> dict[str, np.ndarray] | None:
+        """Return the best weights by name; None: the old ones."""
+        assert ctx.origin is not None
+        kept, rng = ctx.origin.kept, np.random.default_rng(ctx.seed)
+        with (
+            Relay(teacher, feeds, part.aims, threads=ctx.threads) as first,
+            Relay(model, feeds, part.fronts, threads=ctx.threads) as second,
+        ):
+            powers = dict.fromkeys(part.aims, _TINY)
+            for wanted in first.ahead(part.aims):
+                for name in part.aims:
+                    powers[name] += float(np.square(wanted[name], dtype=np.float64).mean()) / first.length
+            for _ in second.ahead(part.fronts):
+                pass
+            runs = np.arange(first.length)
+            judge = runs[runs % _HELD_OUT == min(_HELD_OUT, first.length) - 1]
+            fit = np.setdiff1d(runs, judge)
+            state = _State.of(part, self.config.rate, self.config.epochs * -(-len(fit) // self.config.batch))
+            session = part.session(model, threads=ctx.threads)
+
+            def errors(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], float]:
+                """Run once; return all tensors, the loss's slope for each aim, and the loss."""
+                given = {name: second.get(index, name) for name in part.fronts}
+                found = given | session.run(given | state.weights, part.outputs)
+                slopes, loss = {}, 0.0
+                for name in part.aims:
+                    away = found[name] - left(first.get(index, name), kept.get(name, {}))
+                    loss += float(np.square(away, dtype=np.float64).mean()) / powers[name]
+                    slopes[name] = (away * (2 / (away.size * powers[name]))).astype(np.float32)
+                if not math.isfinite(loss):
+                    raise ModelError(f"what {part.aims[0]} and other outputs give is not a number (NaN) or infinite")
+                return found, slopes, loss
+
+            best, least = None, sum(errors(index)[2] for index in judge)
+            done, total = 0, self.config.epochs * len(fit)
+            for _ in range(self.config.epochs):
+                for at in _batches(rng.permutation(fit), self.config.batch):
+                    gradient: dict[str, np.ndarray] = {}
+                    for index in at:
+                        found, slopes, _ = errors(int(index))
+                        for name, slope in part.backwards(found | state.weights, slopes).items():
+                            gradient[name] = gradient.get(name, 0.0) + slope / len(at)
+                        done += 1
+                        if ctx.progress:
+                            ctx.progress(done, total)
+                    state.step(gradient)
+                loss = sum(errors(index)[2] for index in judge)
+                if loss < least:
+                    best, least = dict(state.weights), loss
+        return best
+
+
+def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The part of a graph between weights that are fitted and what the model gives.
+
+    Attributes:
+        layers: Whose weights are fitted.
+        weights: Their constants, biases too.
+        nodes: That depend on them and that aims depend on, in the order of the graph.
+        aims: Names of tensors that should be as in the original.
+        fronts: Names of computed tensors that these nodes read and that none of them gives.
+        outputs: Names of all tensors that they give and that are needed.
+    """
+
+    layers: Sequence[Layer]
+    weights: Sequence[ir.Value]
+    nodes: Sequence[ir.Node]
+    aims: Sequence[str]
+    fronts: Sequence[str]
+    outputs: Sequence[str]
+
+    @classmethod
+    def of(cls, model: ir.Model, teacher: ir.Model, ctx: PassContext, exclude: Sequence[str]) -> "_Part | None":
+        """Find it; None: there is nothing to fit."""
+        aims = _aims(model, set(inner_values(teacher)))
+        leading, blocked = _behind(model.graph, aims)
+        layers: list[Layer] = []
+        changed = differing(model, teacher)
+        for node in model.graph:
+            found = layer_of(node) if node in changed and node.outputs[0] in leading else None
+            if found is None:
+                continue
+            if node.name in exclude:
+                ctx.skip(node, "excluded")
+            elif isinstance(found, str):
+                ctx.skip(node, found)
+            elif node.op_type not in ADJOINTS or node.outputs[0] in blocked:
+                ctx.skip(node, "it, or an operator behind it, has no adjoint")
+            else:
+                layers.append(found)
+        weights = [value for layer in layers for value in _weights(layer)]
+        nodes = _between(model.graph, weights, leading)
+        if not nodes:
+            return None
+        made = {str(value.name) for node in nodes for value in node.outputs if value.name}
+        mine = {str(value.name) for value in weights}
+        computed = {str(v.name) for node in nodes for v in node.inputs if v is not None and constant(v) is None}
+        names = [str(value.name) for value in aims if str(value.name) in made]
+        outputs = (computed & made) | {str(node.outputs[0].name) for node in nodes}
+        return cls(layers, weights, nodes, names, sorted(computed - made - mine), sorted(outputs))
+
+    def session(self, model: ir.Model, *, threads: int) -> Session:
+        """Open a session of this part alone that takes the weights as inputs too."""
+        copy = model.clone()
+        graph = ir.convenience.extract(copy.graph, [*self.fronts], [*self.outputs])
+        piece = ir.Model(graph, ir_version=max(copy.ir_version, 8), functions=list(copy.functions.values()))
+        piece.graph.opset_imports.update(copy.graph.opset_imports)
+        infer_shapes(piece)
+        graph.inputs.extend(graph.initializers[str(value.name)] for value in self.weights)
+        return open_session(piece, threads=threads, spin=False)
+
+    def backwards(self, found: Mapping[str, np.ndarray], slopes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the slope of a loss for each weight.
+
+        Args:
+            found: All tensors of a run, and the weights.
+            slopes: Of the loss, for each aim.
+        """
+        known = dict(slopes)
+        for node in reversed(self.nodes):
+            slope = known.pop(str(node.outputs[0].name), None)
+            if slope is None:
+                continue
+            read = [None if v is None else found.get(str(v.name), constant(v)) for v in node.inputs]
+            given = found[str(node.outputs[0].name)]
+            for value, part in zip(node.inputs, ADJOINTS[node.op_type](node, read, given, slope), strict=False):
+                if value is not None and part is not None:
+                    known[str(value.name)] = known[str(value.name)] + part if value.name in known else part
+        return {str(value.name): known[str(value.name)] for value in self.weights if value.name in known}
+
+
+def _weights(layer: Layer) -> Iterator[ir.Value]:
+    value = layer.node.inputs[1]
+    assert value is not None
+    yield value
+    if layer.holder is not None and layer.place < len(layer.holder.inputs):
+        bias = layer.holder.inputs[layer.place]
+        if bias is not None and len(bias.uses()) == 1 and not bias.is_graph_output():
+            yield bias
+
+
+def _aims(model: ir.Model, known: set[str]) -> list[ir.Value]:
+    """Return what the model gives, before what only says it otherwise, where the original has it."""
+    found: dict[ir.Value, None] = {}
+    for value in model.graph.outputs:
+        while (node := value.producer()) is not None and node.op_type in _ENDS and node.inputs[0] is not None:
+            if str(node.inputs[0].name) not in known:
+                break
+            value = node.inputs[0]  # noqa: PLW2901
+        if str(value.name) in known:
+            found[value] = None
+    return list(found)
+
+
+def _behind(graph: ir.Graph, aims: Sequence[ir.Value]) -> tuple[set[ir.Value], set[ir.Value]]:
+    """Return the values that aims depend on by more than their shape, and those of them whose slope can't be told."""
+    leading, blocked = set(aims), set[ir.Value]()
+    for node in reversed(graph):
+        given = [value for value in node.outputs if value in leading]
+        if not given or node.op_type in ("Shape", "Size"):
+            continue
+        read = {value for value in node.inputs if value is not None}
+        leading |= read
+        if (
+            node.op_type not in ADJOINTS
+            or not onnx_domain(node)
+            or given != [node.outputs[0]]
+            or node.outputs[0] in blocked
+        ):
+            blocked |= read
+    return leading, blocked
+
+
+def _between(graph: ir.Graph, weights: Sequence[ir.Value], leading: set[ir.Value]) -> list[ir.Node]:
+    """Return the nodes that depend on weights and that aims depend on."""
+    live, found = set(weights), []
+    for node in graph:
+        if node.op_type not in ("Shape", "Size") and node.outputs[0] in leading and not live.isdisjoint(node.inputs):
+            found.append(node)
+            live |= set(node.outputs)
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """Weights on their way down.
+
+    Attributes:
+        weights: By name.
+        first: Running means of slopes, by name.
+        second: Of their squares.
+        rates: First sizes of steps, by name.
+        steps: How many there will be.
+        done: How many were made.
+    """
+
+    weights: dict[str, np.ndarray]
+    first: dict[str, np.ndarray]
+    second: dict[str, np.ndarray]
+    rates: Mapping[str, float]
+    steps: int
+    done: int = 0
+
+    @classmethod
+    def of(cls, part: _Part, rate: float, steps: int) -> "_State":
+        """Begin."""
+        weights = {str(value.name): array for value in part.weights if (array := constant(value)) is not None}
+        empty = [{name: np.zeros_like(array) for name, array in weights.items()} for _ in range(2)]
+        sizes = {name: max(float(np.sqrt(np.square(w).mean())), _SMALL) for name, w in weights.items()}
+        return cls(weights, empty[0], empty[1], {name: rate * size for name, size in sizes.items()}, steps)
+
+    def step(self, gradient: Mapping[str, np.ndarray]) -> None:
+        """Make a step of Adam; what is 0 in a weight that is no bias stays 0."""
+        rate = (1 + math.cos(math.pi * self.done / self.steps)) / 2
+        self.done += 1
+        for name, slope in gradient.items():
+            old = self.weights[name]
+            self.first[name] = _BETAS[0] * self.first[name] + (1 - _BETAS[0]) * slope
+            self.second[name] = _BETAS[1] * self.second[name] + (1 - _BETAS[1]) * np.square(slope)
+            mean, square = (
+                sums[name] / (1 - beta**self.done) for sums, beta in zip((self.first, self.second), _BETAS, strict=True)
+            )
+            change = rate * self.rates[name] * mean / (np.sqrt(square) + _TINY)
+            still = (old == 0) if old.ndim > 1 else np.zeros((), np.bool_)
+            self.weights[name] = np.where(still, old, old - change).astype(np.float32)
