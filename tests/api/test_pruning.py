@@ -87,7 +87,7 @@ def test_steps_reach_what_one_reaches(dense: Path) -> None:
 def test_what_is_left_makes_up_for_what_went(resnet: Path, data: dict[str, Path]) -> None:
     found = {
         how: onnxcomp.prune(resnet, ratio=0.5, round=1, recovery=how, bench=False, **data).report
-        for how in ("none", "bias", None)
+        for how in ("none", "bias", None, "distill")
     }
     assert found[None].quality.agreement > 0.6
     assert max(found[how].quality.agreement for how in ("none", "bias")) < 0.2
@@ -95,6 +95,8 @@ def test_what_is_left_makes_up_for_what_went(resnet: Path, data: dict[str, Path]
     assert found[None].quality.sqnr > found["none"].quality.sqnr + 3
     assert [done.name for done in found["none"].passes] == ["prune-channels"]
     assert [done.name for done in found["bias"].passes] == ["prune-channels", "recover"]
+    assert [done.name for done in found["distill"].passes] == ["prune-channels", "recover", "distill"]
+    assert found["distill"].quality.agreement > 0.6
     assert len({report.groups for report in found.values()}) == 1
 
 

@@ -46,13 +46,13 @@ def test_it_comes_closer_than_layer_by_layer(parse: Parse, samples: Any, name: s
 
 def test_half_of_a_trained_network_comes_closer_to_the_original(sample_models: Path) -> None:
     original = load(sample_models / "lenet_300_100" / "model.onnx")
-    samples = open_samples(sample_models / "fashion_mnist" / "calibration.npz", input_specs(original)).take(100)
+    samples = open_samples(sample_models / "fashion_mnist" / "calibration.npz", input_specs(original)).take(200)
     with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
         unseen = [{"image": rows["image"][:1000]}]
     ctx = context(samples)
     model = pruned(original, ctx)
     errors = [error(original, model, unseen)]
-    for work in (Recover(), Distill(DistillConfig(epochs=5))):
+    for work in (Recover(), Distill(DistillConfig(epochs=5, rate=0.005))):
         assert work.run(model, ctx).modified
         errors.append(error(original, model, unseen))
     assert errors[2] < 0.95 * errors[1] < errors[0]
