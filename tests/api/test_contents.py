@@ -86,6 +86,9 @@ def test_histograms_of_weights(parse: Parse, tmp_path: Path, capfd: pytest.Captu
     assert "1 NaN or infinite" in capfd.readouterr().out
     assert run(build_app(), ["inspect", str(path), "--histograms", "--format", "json"]) == 0
     assert json.loads(capfd.readouterr().out)["histograms"][0]["counts"][-1] == 1
+    page = inspect(path, histograms=True).html()
+    assert "w: values from 0 to 100" in page
+    assert "Weights in the order of the file" in page
     assert inspect(path).histograms == ()
     assert run(build_app(), ["inspect", str(path), str(path), "--histograms"]) == 2
 

@@ -7,12 +7,12 @@ from onnxcomp.report.html.charts import Curve, curves, shortened
 from onnxcomp.report.html.common import Found, number
 from onnxcomp.report.html.markup import tag
 from onnxcomp.report.html.page import Cell, figure, fold, paragraph, table
-from onnxcomp.report.html.scale import percent
+from onnxcomp.report.html.scale import percent, time_unit
 
 __all__ = ["node_parts", "stream_parts", "sweep_parts"]
 
-_DRAWN = (("per_row", "seconds per row"), ("throughput", "rows per second"))
-_SHORT = 24  # characters of a name beside a line
+_MANY = 2000  # rows a second: more are counted by the thousand, as the axis has little room
+_SHORT = 13  # characters of a name beside a line
 
 
 def sweep_parts(points: Sequence[Found]) -> Iterator[str]:
@@ -22,7 +22,14 @@ def sweep_parts(points: Sequence[Found]) -> Iterator[str]:
     (first, *others) = points[0]["sizes"]
     if not others and len(points) > 1:
         names = [one["model"] for one in points[0]["models"]]
-        yield tag("div", *(_drawn(points, names, first, *what) for what in _DRAWN), class_="columns")
+        every = [one for point in points for one in point["models"]]
+        factor, unit = time_unit(max(one["per_row"] for one in every))
+        many = max(one["throughput"] for one in every) >= _MANY
+        drawn = (
+            ("per_row", factor, f"{unit} per row"),
+            ("throughput", *((1e-3, "1000 rows/s") if many else (1.0, "rows/s"))),
+        )
+        yield tag("div", *(_drawn(points, names, first, what) for what in drawn), class_="columns")
     rows: list[list[Cell | str]] = [
         [
             one["model"],
@@ -38,11 +45,12 @@ def sweep_parts(points: Sequence[Found]) -> Iterator[str]:
     yield table("All models at all sizes", heads, rows)
 
 
-def _drawn(points: Sequence[Found], names: Sequence[str], dimension: str, field: str, unit: str) -> str:
+def _drawn(points: Sequence[Found], names: Sequence[str], dimension: str, drawn: tuple[str, float, str]) -> str:
+    field, factor, unit = drawn
     lines = []
     short = shortened(names, _SHORT)
     for index, name in enumerate(names):
-        values = [(point["sizes"][dimension], point["models"][index][field]) for point in points]
+        values = [(point["sizes"][dimension], point["models"][index][field] * factor) for point in points]
         tips = tuple(f"{name}, {dimension} {size}: {value:.4g} {unit}" for size, value in values)
         lines.append(Curve(short[name], "after" if index else "before", tuple(values), tips))
     drawing = curves(lines, label=f"{unit} by {dimension}", across=dimension, up=unit)
