@@ -11,6 +11,7 @@ import pytest
 from onnxcomp import inspect
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.report.contents import ActivationMemory
+from onnxcomp.report.html import render_html
 
 Parse = Callable[..., onnx.ModelProto]
 FLOATS = {"w": np.eye(8)}
@@ -104,3 +105,24 @@ def test_what_smaller_types_would_take(parse: Parse) -> None:
     assert grouped.estimates is not None
     assert grouped.estimates.prunable == 0  # what is left and right of a single layer is fixed
     assert "not tried" in plain.render()
+
+
+def test_the_page_of_all_details(sample_models: Path) -> None:
+    model = sample_models / "lenet5" / "model.onnx"
+    page = inspect(model, nodes=True, quantization=True, groups=True, histograms=True).html()
+    titles = ("What it is", "Operators", "Histograms", "Channels that can be pruned", "Integers", "Nodes")
+    assert all(f">{title}</h2>" in page for title in titles)
+    plain = inspect(model).html()
+    assert [f">{title}</h2>" in plain for title in titles] == [True, True, False, False, False, False]
+    assert "not tried" in plain
+
+
+def test_the_page_of_what_earlier_versions_saved(parse: Parse) -> None:
+    model = parse("g (float[N, 8] x) => (float[?, 8] y) { h = other.Mystery(x) y = MatMul(h, w) }", FLOATS)
+    model.opset_import.append(onnx.helper.make_opsetid("other", 1))
+    saved = inspect(model.SerializeToString()).to_dict()
+    for name in ("activations", "estimates", "histograms"):
+        del saved[name]
+    page = render_html(saved)
+    assert "onnxruntime refuses it" in page
+    assert "at least" in page

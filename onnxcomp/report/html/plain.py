@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from onnxcomp.report.html.common import Found, circumstances, reproduce
 from onnxcomp.report.html.page import Cell, Section, bullets, facts, page, table
-from onnxcomp.report.html.weights import histogram_parts
 
 __all__ = ["plain_page"]
 
 _ELSEWHERE = ("schema_version", "kind", "created", "notes", "versions", "machine", "recipe", "output", "settings")
-_DRAWN = {"histograms": histogram_parts}
 _MOST_COLUMNS = 12
 
 
@@ -32,8 +30,7 @@ def plain_page(found: Found, command: str | None) -> str:
         tiles=[],
         sections=[
             Section("Found", (facts((_words(name), _said(value)) for name, value in plain.items()),) if plain else ()),
-            *(_section(name, value) for name, value in own.items() if not _is_plain(value) and name not in _DRAWN),
-            *(Section(_words(name).capitalize(), tuple(draw(own.get(name) or ()))) for name, draw in _DRAWN.items()),
+            *(_section(name, value) for name, value in own.items() if not _is_plain(value)),
             reproduce(found, command),
             circumstances(found, settings if isinstance(settings, Mapping) else {}),
         ],

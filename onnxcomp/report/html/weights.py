@@ -29,7 +29,7 @@ def histogram_parts(found: Sequence[Found]) -> Iterator[str]:
         *(
             figure(
                 names[one["name"]],
-                f"{percent(one['outliers'])} beyond four standard deviations",
+                f"{percent(one['outliers'])} beyond 4 std",
                 histogram(one["counts"], ends := (one["least"], one["most"]), ends, label=_said(one)),
             )
             for one in drawn
