@@ -284,7 +284,8 @@ def prepare(
     if calibration_samples is None and (synthetic_calibration or evaluation is None):
         made_up = make_up(loaded, seed=seed, batch=batch)
         if synthetic_calibration and known is None:
-            notes.append("calibrated on made-up inputs: expect a worse model than with real samples")
+            unpruned = ", and nothing is pruned" if techniques is None and recipe is None else ""
+            notes.append(f"calibrated on made-up inputs: expect a worse model than with real samples{unpruned}")
             calibration_samples = made_up.others()
     if not calibrated and recipe is None and techniques is None and measurements is None:
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")

@@ -25,7 +25,7 @@ from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.front import explore
 from onnxcomp.search.nearest import nearest_misses, told
 from onnxcomp.search.prove import Proof, Prover
-from onnxcomp.search.pruning import prune
+from onnxcomp.search.pruning import may_prune, prune
 from onnxcomp.search.race import Race
 from onnxcomp.search.result import CandidateResult, FrontModel, Outcome
 from onnxcomp.search.work import Progress, Work
@@ -243,12 +243,10 @@ class _Optimizer:
 
     def _prune(self, kept: list[Built], built: list[Built], prover: Prover, builder: Builder) -> list[Built]:
         """Return at most one candidate: with fewer channels, timed, and better than all that are kept."""
-        work = self._work
-        wanted = work.techniques is None or "prune" in work.techniques
-        if self._given or work.calibration is None or not wanted or self._late():
+        if self._given or not may_prune(self._work) or self._late():
             return []
         best = next(iter(self._ranked(kept)), None)
-        tried, found = prune(best, builder, prover.judge, goal=work.goal, late=self._late)
+        tried, found = prune(best, builder, prover.judge, goal=self._work.goal, late=self._late)
         built += tried
         for candidate in tried:
             if candidate is not found and candidate.result.rejected is None:

@@ -6,15 +6,24 @@ that loses too much. Whether it is kept, times decide.
 
 from collections.abc import Callable
 
+from onnxcomp.data import SyntheticSamples
 from onnxcomp.recipe import Recipe
 from onnxcomp.search.build import Builder, Built
 from onnxcomp.search.candidates import pruned
+from onnxcomp.search.work import Work
 from onnxcomp.target import Goal
 
-__all__ = ["prune"]
+__all__ = ["may_prune", "prune"]
 
 _KEPT = tuple(share / 100 for share in range(95, 5, -5))  # of the model's cost, mild to bold
 _MILDER = 3  # whole candidates that are tried, each milder than the one before
+
+
+def may_prune(work: Work) -> bool:
+    """Say whether to try. Made-up inputs tell ranges well enough, but not which channels matter: only where named."""
+    if work.techniques is not None:
+        return work.calibration is not None and "prune" in work.techniques
+    return work.calibration is not None and not isinstance(work.calibration, SyntheticSamples)
 
 
 def prune(

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from onnxcomp.data import InputSpec, synthetic
 from onnxcomp.pipeline import PassReport
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.build import Builder, Built
 from onnxcomp.search.candidates import Candidate
-from onnxcomp.search.pruning import prune
+from onnxcomp.search.judge import Task
+from onnxcomp.search.pruning import may_prune, prune
 from onnxcomp.search.result import CandidateResult
-from onnxcomp.target import Goal
+from onnxcomp.search.work import Work
+from onnxcomp.target import Goal, Technique, get_target
 
 STATIC = Recipe((Step("quantize-static"),))
 
@@ -109,3 +113,17 @@ def test_no_step_is_begun_late(turns: int) -> None:
     tried, found = search(Workshop(limit=lambda _: 0.3), STATIC, turns=turns)
     assert len(tried) <= turns
     assert found is None or len(found.recipe.steps) == 3
+
+
+@pytest.mark.parametrize(
+    ("techniques", "real", "made_up"), [(None, True, False), (("prune",), True, True), (("static",), False, False)]
+)
+def test_made_up_inputs_tell_not_what_matters(
+    samples: Any, techniques: tuple[Technique, ...] | None, real: bool, made_up: bool
+) -> None:
+    """But who asks for pruning by name gets it."""
+    feeds = samples([{"x": np.zeros((1, 2), np.float32)}])
+    noise = synthetic([InputSpec("x", np.dtype(np.float32), (1, 2))], count=1, seed=0)
+    for calibration, expected in ((feeds, real), (noise, made_up), (None, False)):
+        work = Work(Task(feeds), get_target("auto"), calibration=calibration, techniques=techniques)
+        assert may_prune(work) == expected
