@@ -39,7 +39,7 @@ def check_output(path: Path, *, inputs: "tuple[Path, ...]", overwrite: bool) -> 
         raise OutputError(f"the folder of the output {path} does not exist", hint=f"mkdir -p {path.parent}")
     _check_kind(path, found)
     if found is not None and any(_is_file(found, source) for source in inputs):
-        raise OutputError(f"the output {path} is the input itself", hint="name another file with --output")
+        raise OutputError(f"the output {path} is the input itself", hint="name another file")
     if found is not None and not overwrite:
         raise OutputError(f"the output {path} exists", hint="--overwrite replaces it")
     try:  # rights tell too little: of the superuser, of file systems that are read-only or full

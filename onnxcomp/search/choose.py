@@ -6,10 +6,10 @@ from onnxcomp.search.race import NO_SLOWER
 from onnxcomp.search.result import CandidateResult, Miss
 from onnxcomp.target import Budget, Goal
 
-__all__ = ["FASTER", "misses", "objection", "ranked", "worth_saving"]
+__all__ = ["FASTER", "LATENCY_TIE", "SIZE_TIE", "misses", "objection", "ranked", "worth_saving"]
 
-_LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
-_SIZE_TIE = 0.01
+LATENCY_TIE = 0.02  # ratios this close are one: the machine decides them, not the model
+SIZE_TIE = 0.01
 FASTER = 0.99  # two sessions of one and the same model differ by up to a percent
 
 
@@ -70,11 +70,9 @@ def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal
     while left:
         best = min(_cost(c, original_size, goal) for c in left)
         by_size = goal == "size"
-        tied = [
-            c for c in left if _cost(c, original_size, goal) <= best * (1 + (_SIZE_TIE if by_size else _LATENCY_TIE))
-        ]
+        tied = [c for c in left if _cost(c, original_size, goal) <= best * (1 + (SIZE_TIE if by_size else LATENCY_TIE))]
         other = {c.name: _ratio(c) if by_size else c.size for c in tied}
-        alike = min(other.values()) * (1 + (_LATENCY_TIE if by_size else _SIZE_TIE))
+        alike = min(other.values()) * (1 + (LATENCY_TIE if by_size else SIZE_TIE))
         simplest = min(len(c.recipe.steps) for c in tied if other[c.name] <= alike)
         chosen = min(
             (c for c in tied if other[c.name] <= alike and len(c.recipe.steps) == simplest), key=lambda c: other[c.name]
@@ -87,7 +85,7 @@ def ranked(candidates: Iterable[CandidateResult], original_size: int, goal: Goal
 def worth_saving(candidate: CandidateResult, kept: Iterable[CandidateResult], original_size: int, goal: Goal) -> bool:
     """Whether a candidate that lost too much is so much better than all that are kept that repairing it may pay."""
     cost = _cost(candidate, original_size, goal)
-    return all(cost < _cost(other, original_size, goal) * (1 - _LATENCY_TIE) for other in kept)
+    return all(cost < _cost(other, original_size, goal) * (1 - LATENCY_TIE) for other in kept)
 
 
 def _cost(candidate: CandidateResult, original_size: int, goal: Goal) -> float:

@@ -6,10 +6,14 @@ finds: the search takes it in the same order, and the winner is judged once more
 Timing is no job: it happens in this process, and jobs are waited for before anything goes on.
 """
 
+import os
 import pickle
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
@@ -28,6 +32,7 @@ from onnxcomp.usercode import file_modules
 __all__ = ["Answer", "Executor", "Judging", "connected", "sendable"]
 
 _SECONDS_TO_CONNECT = 10
+_SECONDS_TO_NOTICE = 0.5  # that the process that started this one has ended
 _LARGEST = 1 << 30  # bytes of samples: they are held in memory here and on every machine
 _LONGEST_REASON = 300  # characters of what a package says, which may be a whole log
 _DASK = ("tcp", "tls", "ws", "wss", "ucx")
@@ -139,8 +144,22 @@ def sendable(original: bytes, task: Task, budget: Budget, features: frozenset[st
     return Judging(np.frombuffer(content, np.uint8))
 
 
-def _job(content: np.ndarray, model: bytes) -> Answer:
-    """Judge one model; runs in another process."""
+@cache
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that started it has: a process that is killed ends none of its own."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_TO_NOTICE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _job(content: np.ndarray, model: bytes, parent: int | None) -> Answer:
+    """Judge one model; runs in another process, which `parent` has started on this machine (None: on a cluster)."""
+    if parent is not None:
+        _end_with(parent)
     order: _Order = pickle.loads(content.tobytes())  # from the process that started this one
     with custom_operators(order.libraries):
         # One thread each: there are as many jobs as there are cores
@@ -198,7 +217,8 @@ class _Joblib:
         """See `Executor.judge`."""
         import joblib
 
-        work = (joblib.delayed(_job)(judging.content, model) for model in models)
+        parent = os.getpid() if self.backend["backend"] == "loky" else None
+        work = (joblib.delayed(_job)(judging.content, model, parent) for model in models)
         try:
             with joblib.parallel_config(**self.backend):
                 answers: list[Answer] = joblib.Parallel(n_jobs=self.lanes, batch_size=1, pre_dispatch="all")(work)

@@ -18,7 +18,7 @@ from onnxcomp.search.race import NO_SLOWER, Race
 from onnxcomp.search.result import FrontModel, Quality
 from onnxcomp.search.work import Work
 
-__all__ = ["explore", "non_dominated"]
+__all__ = ["explore", "non_dominated", "told_apart"]
 
 _ORIGINAL = "original"
 _SPARE = 1.1  # of a latency that is to be measured again
@@ -65,7 +65,9 @@ def explore(
         timed = race.rough({name: judged[name].model for name in near}).ratios if near else {}
         for name, ratio in timed.items():
             judged[name].result.latency = ratio
-    names = [name for name in non_dominated(points()) if name != _ORIGINAL]
+    final = points()
+    kept = told_apart({name: final[name] for name in non_dominated(final)})
+    names = [name for name in kept if name != _ORIGINAL]
     stems = _stems(names)
     work.pareto.mkdir(exist_ok=True)
     return tuple(
@@ -86,6 +88,21 @@ def non_dominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
         )
 
     return [name for index, name in enumerate(points) if not beaten(name, index)]
+
+
+def told_apart(points: Mapping[str, tuple[float, ...]]) -> list[str]:
+    """Leave out points that gain next to nothing: another loses no more, and is as small and as fast but for a tie.
+
+    Args:
+        points: Size, latency and loss of each; lower is better.
+    """
+    kept: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name][2], points[name][:2])):
+        size, latency, _ = points[name]
+        small, fast = size * (1 + choose.SIZE_TIE), latency * (1 + choose.LATENCY_TIE)
+        if not any(points[other][0] <= small and points[other][1] <= fast for other in kept):
+            kept.append(name)
+    return [name for name in points if name in kept]
 
 
 def _write(

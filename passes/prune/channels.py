@@ -93,7 +93,7 @@ class PruneChannelsConfig:
     def __post_init__(self) -> None:
         given = {name: value for name in _TARGETS if (value := getattr(self, name)) not in (None, {})}
         if len(given) > 1:
-            raise RecipeError(f"{' and '.join(given)} are both given", hint=f"give one of {', '.join(_TARGETS)}")
+            raise RecipeError(f"{' and '.join(given)} are both given", hint="give one of them")
         if self.ratio is not None and not 0 <= self.ratio < 1:
             raise RecipeError(f"ratio must be in [0, 1), got {self.ratio}")
         for name in (*_MEASURES, "latency"):

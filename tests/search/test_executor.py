@@ -5,7 +5,9 @@ Times are made up, so that what is compared is what was judged.
 
 import builtins
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,31 @@ def hits(outputs, labels):
 
 def score(outputs, labels):
     return float(np.mean(hits(outputs, labels)))
+"""
+
+
+KILLS_WHO_STARTED_IT = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from onnxcomp.data import open_samples
+from onnxcomp.facts import input_specs
+from onnxcomp.model import load
+from onnxcomp.search.executor import connected, sendable
+from onnxcomp.search import Task
+from onnxcomp.target import Budget
+
+first = os.getpid()
+
+def score(outputs, labels):
+    os.kill(first, signal.SIGKILL)
+    time.sleep(600)
+
+model, data = sys.argv[1:]
+samples = open_samples(data, input_specs(load(model))).take(2)
+with connected(2) as executor:
+    content = Path(model).read_bytes()
+    executor.judge(sendable(content, Task(samples, score), Budget(), frozenset()), [content, content])
 """
 
 
@@ -243,3 +270,11 @@ def test_samples_arrive_as_they_are(parse: Callable[..., Any], samples: Any) -> 
     assert [run["x"].tolist() for run in again] == [["a", "bc"], ["d"]]
     assert [run["x"].tolist() for run in again.pick([1])] == [["d"]]
     assert [label.tolist() for label in again.labels()] == [[1, 0], [1]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_processes_end_with_the_one_that_started_them(dense: Path, data: dict[str, Path]) -> None:
+    command = [sys.executable, "-c", KILLS_WHO_STARTED_IT, dense, data["eval"]]
+    # it comes back when the last one that could write to these pipes has ended
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr

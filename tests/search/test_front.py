@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import onnxcomp
 from onnxcomp import Budget, GateFailed, OutputError, Recipe
 from onnxcomp.cli.app import build_app, run
-from onnxcomp.search.front import non_dominated
+from onnxcomp.search.front import non_dominated, told_apart
 
 points = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.tuples(*[st.integers(0, 4)] * 3), max_size=12)
 
@@ -24,6 +24,17 @@ def test_the_front_has_all_that_nothing_beats_and_nothing_else(made: dict[str, t
     for name, point in made.items():
         better = [other for other in made.values() if other != point and all(map(float.__le__, *floats(other, point)))]
         assert (point in {made[one] for one in front}) == (not better), name
+
+
+@given(points)
+def test_what_is_apart_stays(made: dict[str, tuple[float, ...]]) -> None:
+    front = {name: made[name] for name in non_dominated(made)}
+    assert told_apart(front) == list(front)  # small whole numbers are never a tie
+
+
+def test_a_byte_less_is_no_other_model() -> None:
+    made = {"a": (1000.0, 0.5, 0.01), "b": (999.0, 0.505, 0.02), "c": (980.0, 0.5, 0.02), "d": (1000.0, 0.4, 0.02)}
+    assert told_apart(made) == ["a", "c", "d"]
 
 
 def floats(*made: tuple[float, ...]) -> list[list[float]]:
