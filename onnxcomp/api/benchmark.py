@@ -43,6 +43,7 @@ from onnxcomp.report import (
     ModelBenchmark,
     machine,
     now,
+    sweep_notes,
     versions,
 )
 from onnxcomp.runtime import Provider, Session, check_provider, limits
@@ -163,9 +164,9 @@ def bench(
             sweep or {},
             rows=rows,
             time=lambda run, point: time(run, progress=lambda _, share: tell(f"measure {point}", share)),
-            notes=notes,
         )
         points = tuple(swept) if sweep else ()
+        notes += sweep_notes(points)
         shared = None
         if streams is not None:
             sessions = [(entry.name, Session(entry.path, threads=threads, provider=provider).run) for entry in entries]

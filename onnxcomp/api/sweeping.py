@@ -146,7 +146,6 @@ def sweep_points(
     *,
     rows: int,
     time: Callable[[Feed, str], Comparison],
-    notes: list[str],
 ) -> Iterator[SweepPoint]:
     """Time models at every combination of the sizes.
 
@@ -156,7 +155,6 @@ def sweep_points(
         sweep: Sizes by dimension; see `places_of`.
         rows: In a run, where the first axis is not swept.
         time: Times all models on a run; the text says which point it is.
-        notes: Gets what is odd about the machine at a point.
 
     Raises:
         UsageError: A dimension is not there or fixed, or two are the same.
@@ -173,7 +171,6 @@ def sweep_points(
             timed = time(run, point)
         except (DataError, ModelError) as err:
             raise type(err)(f"at {point}: {err}", hint="leave that size out, or sweep what depends on it too") from err
-        notes += (f"at {point}: {warning}" for warning in timed.warnings)
         first = {Place(name, 0) for name in run}
         firsts = {np.shape(value)[:1] for value in run.values()}
         items = next(iter(firsts))[0] if first <= every and len(firsts) == 1 else rows
@@ -194,4 +191,5 @@ def sweep_points(
             rounds=timed.rounds,
             settled=timed.settled,
             seconds=timed.seconds,
+            warnings=timed.warnings,
         )

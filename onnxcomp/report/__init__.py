@@ -17,7 +17,7 @@ from onnxcomp.report.robustness import Robustness
 from onnxcomp.report.saved import Saved
 from onnxcomp.report.sensitivity import SensitivityReport
 from onnxcomp.report.sharing import ShareReport, TriedBits, TriedSparsity
-from onnxcomp.report.sweep import StreamRate, SweepPoint, SweepTiming, Throughput
+from onnxcomp.report.sweep import StreamRate, SweepPoint, SweepTiming, Throughput, sweep_notes
 from onnxcomp.report.value import Report, make_report
 
 __all__ = [
@@ -63,5 +63,6 @@ __all__ = [
     "make_report",
     "now",
     "read_document",
+    "sweep_notes",
     "versions",
 ]

@@ -127,7 +127,7 @@ class BenchReport(Document):
                 lines += [f" {found.model}, by operator:", *table([*_operators(found, verbose=verbose)]), ""]
             if found.nodes:
                 lines += [f" {found.model}, by node:", *table([*_nodes(found, verbose=verbose)]), ""]
-                lines += [f" {line}" for line in _quantizers(found)]
+                lines += _quantizers(found)
             if found.fallback is not None:
                 lines += [f" {_fallback(found)}", ""]
         lines += [f" note    {note}" for note in self.notes]
@@ -233,7 +233,7 @@ def _quantizers(found: ModelBenchmark) -> Iterable[str]:
         total = sum(node.seconds for node in found.nodes) or 1.0
         share = sum(node.seconds for node in left) / total
         kinds = " and ".join(f"{sum(n.op_type == kind for n in left)} {kind}" for kind in _QUANTIZERS)
-        yield f"not fused: {kinds}, with {100 * share:.1f} % of the time"
+        yield f" not fused: {kinds}, with {100 * share:.1f} % of the time"
         yield ""
 
 

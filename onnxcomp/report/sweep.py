@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from onnxcomp.measure import Ratio, Timing
 from onnxcomp.report.figures import seconds_text
 
-__all__ = ["StreamRate", "SweepPoint", "SweepTiming", "Throughput", "interval_cells", "stream_table", "sweep_table"]
+__all__ = [
+    "StreamRate",
+    "SweepPoint",
+    "SweepTiming",
+    "Throughput",
+    "interval_cells",
+    "stream_table",
+    "sweep_notes",
+    "sweep_table",
+]
+
+_FEW = 2  # points whose warnings are told one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class SweepPoint:
         rounds: How often each model had its turn.
         settled: Whether all intervals are as narrow as was asked for.
         seconds: That the timing took.
+        warnings: What was odd about the machine meanwhile.
     """
 
     sizes: Mapping[str, int]
@@ -49,6 +61,12 @@ class SweepPoint:
     rounds: int
     settled: bool
     seconds: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the point is called."""
+        return ", ".join(f"{dimension} {size}" for dimension, size in self.sizes.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +128,19 @@ def sweep_table(points: Sequence[SweepPoint], confidence: float) -> Iterable[lis
                 f"{found.throughput:.1f}",
                 *interval_cells(found.ratio),
             ]
+
+
+def sweep_notes(points: Sequence[SweepPoint]) -> Iterable[str]:
+    """Yield what was odd about the machine: of a few points in full, else in one sentence."""
+    odd = [point for point in points if point.warnings]
+    if len(odd) > _FEW:
+        yield (
+            f"at {len(odd)} of the {len(points)} sizes the machine was not steady: ratios are paired by round and "
+            "hold, times do less"
+        )
+        return
+    for point in odd:
+        yield from (f"at {point.name}: {warning}" for warning in point.warnings)
 
 
 def stream_table(found: Throughput, confidence: float) -> Iterable[list[str]]:

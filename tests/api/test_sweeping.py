@@ -60,7 +60,8 @@ def test_every_combination_is_timed(text: str, times: None) -> None:
     assert last.models[0].ratio is None
     assert last.models[1].ratio == Ratio(0.5, 0.4, 0.625)
     assert last.models[0].throughput == pytest.approx(last.rows / 0.002)
-    assert "at batch 4, sequence 8: warm" in found.notes
+    assert last.warnings == ("warm",)
+    assert any("at 4 of the 4 sizes the machine was not steady" in note for note in found.notes)
     assert "sequence" in found.render()
     assert ">sequence<" in found.html()
 
@@ -69,6 +70,7 @@ def test_rows_are_counted_where_all_inputs_have_them(parse: Parse, times: None) 
     model = parse("g (float[N, 3] x, float[N] w) => (float[N, 3] y, float[N] z) { y = Neg(x) z = Neg(w) }")
     (point,) = onnxcomp.bench(model.SerializeToString(), sweep={"N": [6]}).sweep
     assert point.rows == 6
+    assert "at N 6: warm" in onnxcomp.bench(model.SerializeToString(), sweep={"N": [6]}).notes
     assert point.models[0].per_row == pytest.approx(0.002 / 6)
 
 
