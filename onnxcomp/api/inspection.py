@@ -96,6 +96,7 @@ def inspect(
     return Inspection(
         model=str(source) if source else "(in memory)",
         size=stored,
+        packed_size=_packed_size(model) if is_packed(found) else None,
         external=external,
         ir_version=found.ir_version,
         opsets=dict(found.opset_imports),
@@ -123,6 +124,13 @@ def inspect(
         estimates=estimates(found, stored, grouping),
         histograms=tuple(weight_histograms(found)) if histograms else (),
     )
+
+
+def _packed_size(model: "str | os.PathLike[str] | bytes | ir.Model") -> int | None:
+    """Return the bytes of a container."""
+    if isinstance(model, bytes):
+        return len(model)
+    return Path(model).stat().st_size if isinstance(model, str | os.PathLike) else None
 
 
 def _grouping(model: "ir.Model", ctx: PassContext, refusal: str, notes: list[str]) -> Grouping | None:

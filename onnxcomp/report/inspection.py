@@ -106,7 +106,8 @@ class Inspection(Document):
 
     Attributes:
         model: The file, or "(in memory)".
-        size: Bytes, external data included.
+        size: Bytes, external data included; of a model in a container, unpacked.
+        packed_size: Bytes of the container that holds it; None: it is in none.
         external: Bytes of each file beside the model's own that holds weights of it.
         ir_version: Of the file format.
         opsets: Version of each operator set that the model imports, by domain ("" is the default one).
@@ -139,6 +140,7 @@ class Inspection(Document):
 
     model: str
     size: int
+    packed_size: int | None
     external: Mapping[str, int]
     ir_version: int
     opsets: Mapping[str, int]
@@ -186,7 +188,10 @@ class Inspection(Document):
 
 def _head(found: Inspection) -> Iterator[str]:
     parameters = f"{count_text(found.parameters)} parameters"
-    yield f" model   {found.model}  {bytes_text(found.size)}  {parameters}  {_total(found)} MACs"
+    size = bytes_text(found.size)
+    if found.packed_size is not None:
+        size = f"{bytes_text(found.packed_size)}, unpacked {size}"
+    yield f" model   {found.model}  {size}  {parameters}  {_total(found)} MACs"
     for name, size in found.external.items():
         yield f"         {bytes_text(size)} of it in {name}"
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.opsets.items())

@@ -70,7 +70,11 @@ def test_saving_under_the_name_of_a_container_packs(tmp_path: Path) -> None:
 
 
 def test_sizes_are_those_of_the_model_in_it(resnet: Path, packed: Path) -> None:
-    assert onnxcomp.inspect(packed).size == pytest.approx(resnet.stat().st_size, rel=0.01)
+    found = onnxcomp.inspect(packed)
+    assert found.size == pytest.approx(resnet.stat().st_size, rel=0.01)
+    assert found.packed_size == packed.stat().st_size == onnxcomp.inspect(packed.read_bytes()).packed_size
+    assert f"{packed.stat().st_size / 1e3:.1f} kB, unpacked {found.size / 1e3:.1f} kB" in found.render()
+    assert onnxcomp.inspect(resnet).packed_size is None
     report = onnxcomp.compare(resnet, packed)
     assert report.candidate_size == pytest.approx(report.reference_size, rel=0.01)
 
