@@ -69,6 +69,7 @@ def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: 
             calibration=folder / "fashion_mnist" / "calibration.npz",
             eval=parts[0],
             gates=onnxcomp.Gates(max_drop=max_drop),
+            bench=False,
             batch=batch,
         )
         result.save(Path(place, "shared.onnx"))

@@ -54,7 +54,7 @@ class Row:
         int8: Bytes in INT8, the smaller one of static and dynamic, whatever its score.
         int8_zstd: Bytes of that after zstd -19.
         rival_zstd: Bytes of the smallest INT8 model of onnxruntime's quantizers after zstd -19, whatever its score.
-        shared: Bytes with codebooks in the graph.
+        shared: Bytes with codebooks in the graph; None: not made.
         shared_score: Its score.
         onnxz: Bytes of the packed file.
         onnxz_score: Its score.
@@ -74,7 +74,7 @@ class Row:
     int8: int | None
     int8_zstd: int | None
     rival_zstd: int | None
-    shared: int
+    shared: int | None
     shared_score: float | None
     onnxz: int
     onnxz_score: float | None
@@ -82,23 +82,24 @@ class Row:
     bits: float
     over_bound: float
     load: float
-    load_shared: float
+    load_shared: float | None
     load_onnxz: float
     seconds: float
 
 
-def measure(model: ZooModel, max_drop: float, batch: int, *, int8: bool) -> Row:
-    """Share the weights of one model in both ways, and pack it."""
+def measure(model: ZooModel, max_drop: float, batch: int, *, int8: bool = True, in_graph: bool = True) -> Row:
+    """Share the weights of one model, in the graph and to pack it, and pack it."""
     start = time.perf_counter()
     content = model.model.read_bytes()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        inside = _shared(model, "kmeans", max_drop, batch, folder / "kmeans.onnx")
+        inside = _shared(model, "kmeans", max_drop, batch, folder / "kmeans.onnx") if in_graph else None
         outside = _shared(model, "entropy", max_drop, batch, folder / "entropy.onnx")
         packed = onnxcomp.pack(folder / "entropy.onnx", folder / "m.onnxz")
         integers = quantized(model, folder).read_bytes() if int8 else None
         rival = _smallest_rival(model, folder) if int8 else None
-        loads = [load_seconds(path) for path in (model.model, folder / "kmeans.onnx", folder / "m.onnxz")]
+        loads = [load_seconds(path) for path in (model.model, folder / "m.onnxz")]
+        load_shared = load_seconds(folder / "kmeans.onnx") if in_graph else None
     bits, over_bound = _indices(packed)
     return Row(
         model=model.name,
@@ -108,16 +109,16 @@ def measure(model: ZooModel, max_drop: float, batch: int, *, int8: bool) -> Row:
         int8=None if integers is None else len(integers),
         int8_zstd=None if integers is None else _zstd(integers),
         rival_zstd=rival,
-        shared=inside.size,
-        shared_score=inside.quality.score,
+        shared=inside and inside.size,
+        shared_score=inside and inside.quality.score,
         onnxz=packed.size,
         onnxz_score=outside.quality.score,
         score=outside.original_quality.score,
         bits=bits,
         over_bound=over_bound,
         load=loads[0],
-        load_shared=loads[1],
-        load_onnxz=loads[2],
+        load_shared=load_shared,
+        load_onnxz=loads[1],
         seconds=time.perf_counter() - start,
     )
 
@@ -145,6 +146,7 @@ def _shared(model: ZooModel, method: str, max_drop: float, batch: int, path: Pat
         eval=model.evaluation,
         metric=model.metric,
         gates=gates,
+        bench=False,
         batch=batch,
     )
     return result.save(path)
@@ -186,12 +188,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    before = row.fp32, row.fp32_gzip, row.fp32_zstd, row.int8, row.int8_zstd, row.rival_zstd
-    sizes = [None if size is None else f"{size:,}" for size in before]
+    found = row.fp32, row.fp32_gzip, row.fp32_zstd, row.int8, row.int8_zstd, row.rival_zstd, row.shared
+    sizes = [None if size is None else f"{size:,}" for size in found]
     return [
         row.model,
         *(size or "-" for size in sizes),
-        f"{row.shared:,}",
         number(row.shared_score, 4),
         f"{row.onnxz:,}",
         f"{row.fp32 / row.onnxz:.2f}x",
@@ -199,7 +200,7 @@ def _cells(row: Row) -> list[str]:
         number(row.score, 4),
         f"{row.bits:.2f}",
         f"{row.over_bound:+.1%}",
-        *(number(1000 * seconds, 0) for seconds in (row.load, row.load_shared, row.load_onnxz)),
+        *(number(s if s is None else 1000 * s, 0) for s in (row.load, row.load_shared, row.load_onnxz)),
     ]
 
 
@@ -211,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-drop", type=float, default=0.01, help="of the score")
     parser.add_argument("--batch", type=int, default=1, help="rows per run of an .npz")
     parser.add_argument("--no-int8", action="store_true", help="leave INT8 out")
+    parser.add_argument("--packed-only", action="store_true", help="leave values shared in the graph out")
     parser.add_argument("--clusters", action="store_true", help="measure clusters, no models")
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--markdown", type=Path, help="where the table goes")
@@ -223,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for model in find_models(given.zoo, given.only):
         try:
-            rows.append(measure(model, given.max_drop, given.batch, int8=not given.no_int8))
+            flags = {"int8": not given.no_int8, "in_graph": not given.packed_only}
+            rows.append(measure(model, given.max_drop, given.batch, **flags))
         except OnnxCompError as err:
             print(f"{model.name}: {err}", file=sys.stderr)
             continue

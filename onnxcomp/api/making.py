@@ -39,7 +39,8 @@ from onnxcomp.thresholds import Histogram
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Assignment", "MadeResult", "Measured", "assign", "cleaned", "judge_of", "measured", "missed", "race_of"]
+__all__ = ["Assignment", "MadeResult", "Measured", "assign", "cleaned", "judge_of", "measured", "missed", "race_of",
+           "timed", "times"]  # fmt: skip
 
 _VERIFY_RUNS = 3
 _ORIGINAL, _MADE = "original", "result"  # names of the contenders
@@ -262,12 +263,22 @@ def measured(changed: "ir.Model", judge: Judge, race: Race | None = None, *, exa
         save(changed, path)
         loaded = load(path)
         quality = judge.quality(Session(path, threads=0))
-        timing = None
-        if race is not None and exact is None:
-            timing = race.rough({_MADE: loaded})
-        elif race is not None and exact is not None:
-            timing = race.exact(_MADE, Session(path, threads=race.threads), exact)
-    return Measured(loaded, size(loaded), quality, timing)
+    found = Measured(loaded, size(loaded), quality)
+    return found if race is None else timed(found, race, exact=exact)
+
+
+def timed(made: Measured, race: Race, *, exact: float | None = None) -> Measured:
+    """Time a model that was measured.
+
+    Args:
+        made: The model.
+        race: Times it.
+        exact: The latency ratio that must be told from others; None: a rough one will do.
+    """
+    if exact is None:
+        return dataclasses.replace(made, timing=race.rough({_MADE: made.model}))
+    session = open_session(made.model, threads=race.threads)
+    return dataclasses.replace(made, timing=race.exact(_MADE, session, exact))
 
 
 def missed(gates: Gates, judge: Judge, made: Measured, original_size: int = 0) -> list[str]:

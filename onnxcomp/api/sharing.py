@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxcomp.api.bits import Choice, path, smallest_good
-from onnxcomp.api.common import Data
-from onnxcomp.api.making import MadeResult, Measured, assign, cleaned, judge_of, measured, missed
+from onnxcomp.api.common import Data, check_threads
+from onnxcomp.api.making import (
+    MadeResult,
+    Measured,
+    assign,
+    cleaned,
+    judge_of,
+    measured,
+    missed,
+    race_of,
+    timed,
+    times,
+)
 from onnxcomp.api.thinning import AUTO, Thinner, sparsity_of
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
@@ -61,6 +72,8 @@ def share(
     prune: str | float | None = None,
     exclude: Sequence[str] = (),
     gates: Gates | None = None,
+    bench: bool = True,
+    threads: int = 1,
     batch: int = 1,
     images: ImageOptions | None = None,
     seed: int = 0,
@@ -84,6 +97,8 @@ def share(
             the gates allow, bits take the rest. For files that are packed: zeros cost them little.
         exclude: Names of nodes whose weights stay as they are.
         gates: Bounds that the result must keep; None: it is returned as it is.
+        bench: Whether the latency is measured, in turns with the original.
+        threads: Intra-op threads while timing; 0 is all cores.
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
         seed: For every random choice.
@@ -99,8 +114,9 @@ def share(
     number, share_of_zeros = _number(bits), sparsity_of(prune)
     if isinstance(exclude, str):
         raise UsageError("exclude is a list of names, not one text", hint="pass ['name']")
-    if gates.max_latency_ratio is not None:
-        raise UsageError("max-latency-ratio can't be checked: a runtime folds what sharing adds, it is not timed")
+    check_threads(threads)
+    if gates.max_latency_ratio is not None and not bench:
+        raise UsageError("max-latency-ratio can't be checked: latency not measured", hint="leave --no-bench out")
     if number is None and granularity == "model":
         raise UsageError("bits can't be chosen per weight where the model has one codebook", hint="--bits 4")
     given: dict[str, Any] = {
@@ -130,7 +146,8 @@ def share(
         else:
             gates = replace(gates, max_drop=_DEFAULT_DROP)
     work = replace(work, gates=gates)
-    quality_gates = replace(gates, max_size=None, max_size_ratio=None)  # the smallest model that keeps these is taken
+    # The smallest model that keeps these is taken
+    quality_gates = replace(gates, max_size=None, max_size_ratio=None, max_latency_ratio=None)
 
     counting = None if samples is None else samples.spread(_COUNT_RUNS)
     ctx = PassContext(target=get_target("auto"), samples=counting, seed=seed)
@@ -153,9 +170,14 @@ def share(
             f"the file would not get smaller: {made.found.size} bytes of {work.size}",
             hint="the weights are too few or too small to share values",
         )
+    found = made.found
+    if bench:
+        race = race_of(work, threads=threads, show=show)
+        found = timed(found, race, exact=gates.max_latency_ratio)
     show("look into it", None)
     report = ShareReport(
-        **work.facts(judge, made.found, [*thinned, made.done], clean_up),
+        **work.facts(judge, found, [*thinned, made.done], clean_up),
+        **times(found, ctx.target, threads=threads, batch=batch),
         settings=made.settings,
         bits=made.settings.get("bits_of", {}),
         pruned=tuple(thinner.tried),
@@ -165,7 +187,7 @@ def share(
     )
     if report.missed:
         raise GateFailed("; ".join(report.missed), report=report)
-    return ShareResult(made.found.model, report)
+    return ShareResult(found.model, report)
 
 
 @dataclass(frozen=True, slots=True)

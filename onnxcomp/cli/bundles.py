@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxcomp.cli import output
     from onnxcomp.data import ImageOptions
 
-__all__ = ["Bundle", "Delivery", "DryDelivery", "Gates", "Images", "QualityGates", "SizeGates", "expanded"]
+__all__ = ["Bundle", "Delivery", "DryDelivery", "Gates", "Images", "QualityGates", "expanded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,11 @@ _QUALITY: Mapping[str, tuple[Any, Any]] = {
     "min_agreement": (options.MinAgreementGate, None),
     "min_sqnr": (options.MinSqnrGate, None),
 }
-_SIZE = {**_QUALITY, "max_size": (options.MaxSizeGate, None)}
-_ALL = {**_SIZE, "max_latency_ratio": (options.MaxLatencyGate, None)}
+_ALL = {
+    **_QUALITY,
+    "max_size": (options.MaxSizeGate, None),
+    "max_latency_ratio": (options.MaxLatencyGate, None),
+}
 _DELIVERY: Mapping[str, tuple[Any, Any]] = {
     "report": (options.Reports, None),
     "overwrite": (options.Overwrite, False),
@@ -101,7 +104,6 @@ _DELIVERY: Mapping[str, tuple[Any, Any]] = {
 Images = Annotated["ImageOptions | None", Bundle(_IMAGES, _images)]
 # Bounds of commands that make or judge one model
 QualityGates = Annotated["target.Gates", Bundle(_QUALITY, _gates)]
-SizeGates = Annotated["target.Gates", Bundle(_SIZE, _gates)]
 Gates = Annotated["target.Gates", Bundle(_ALL, _gates)]
 # Where a command's results go; the second one is for commands that write a model
 Delivery = Annotated["output.Delivery", Bundle(_DELIVERY, _delivery)]

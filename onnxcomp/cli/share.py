@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcomp.cli import options
-from onnxcomp.cli.bundles import DryDelivery, Images, SizeGates, expanded
+from onnxcomp.cli.bundles import DryDelivery, Gates, Images, expanded
 
 __all__ = ["EXAMPLES", "command"]
 
@@ -60,7 +60,9 @@ def command(
     ] = None,
     custom_ops: options.CustomOps = None,
     *,
-    gates: SizeGates,
+    gates: Gates,
+    no_bench: options.NoBench = False,
+    threads: options.Threads = 1,
     batch: options.Batch = 1,
     images: Images,
     seed: options.Seed = 0,
@@ -91,6 +93,8 @@ def command(
             metric=metric,
             exclude=exclude or (),
             gates=gates,
+            bench=not no_bench,
+            threads=threads,
             batch=batch,
             images=images,
             seed=seed,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxcomp.report.figures import bytes_text
-from onnxcomp.report.made import MadeReport
+from onnxcomp.report.made import TimedReport
 from onnxcomp.search import Quality
 
 __all__ = ["ShareReport", "TriedBits", "TriedSparsity"]
@@ -44,8 +44,8 @@ class TriedSparsity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareReport(MadeReport):
-    """Everything that one `share` did and measured; see `MadeReport`.
+class ShareReport(TimedReport):
+    """Everything that one `share` did and measured; see `MadeReport` and `TimedReport`.
 
     Where bits are chosen, the gates are those that they were chosen by, with their defaults. Calibration samples tell
     what weights count; without them all count the same.

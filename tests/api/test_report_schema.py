@@ -42,7 +42,7 @@ OTHERS = {
     "inspect": "inspect {dense}",
     "optimize that delivers the original": "optimize {dense} --min-agreement 1 --min-sqnr 300 -o {out}",
     "sensitivity without data": "sensitivity {dense} -o {report}",
-    "share, bits chosen": "share {dense} --calibration {calibration} --eval {eval} -o {out}",
+    "share, bits chosen": "share {dense} --calibration {calibration} --eval {eval} --no-bench -o {out}",
     "quantize, calibrated": "quantize {dense} --mode static --calibration {calibration} --dry-run",
 }
 FAILURES = {

@@ -1,6 +1,7 @@
 """`share`, on a trained model: given bits, chosen bits, gates, and what is refused."""
 
 import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from onnxcomp.model import load, open_session
 @pytest.fixture
 def lenet(sample_models: Path) -> Path:
     return sample_models / "lenet_300_100" / "model.onnx"
+
+
+share = partial(onnxcomp.share, bench=False)
 
 
 def call(*arguments: object) -> int:
@@ -37,6 +41,10 @@ def test_given_bits(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None:
     assert report.quality.sqnr > 15
     assert not report.tried
     assert "7." in report.render()
+    assert report.latency is not None
+    assert report.seconds_per_run is not None
+    assert report.seconds_per_run > 0
+    assert " latency " in report.render()
     assert {node.op_type for node in result.model.graph} >= {"Gather", "Cast", "Gemm"}
     again = onnxcomp.Recipe.from_toml(report.recipe)
     assert [step.name for step in again.steps][-1] == "share-weights"
@@ -47,7 +55,7 @@ def test_chosen_bits_keep_the_gate_and_spend_no_more(
     lenet: Path, data: dict[str, Path], tmp_path: Path, method: str
 ) -> None:
     settings: dict[str, Any] = {"calibration": data["calibration"], "eval": data["eval"], "method": method}
-    reports = [onnxcomp.share(lenet, gates=Gates(min_sqnr=least), **settings).report for least in (12.0, 30.0)]
+    reports = [share(lenet, gates=Gates(min_sqnr=least), **settings).report for least in (12.0, 30.0)]
     for report, least in zip(reports, (12.0, 30.0), strict=True):
         assert report.quality.sqnr >= least
         assert set(report.bits) == {"/net/net.1/Gemm", "/net/net.3/Gemm", "/net/net.5/Gemm"}
@@ -64,7 +72,7 @@ def test_entropy_is_for_packing(lenet: Path, data: dict[str, Path], tmp_path: Pa
     sizes, packed = {}, {}
     for method in ("kmeans", "entropy"):
         path = tmp_path / f"{method}.onnx"
-        result = onnxcomp.share(lenet, method=method, calibration=data["calibration"], gates=Gates(min_sqnr=20))
+        result = share(lenet, method=method, calibration=data["calibration"], gates=Gates(min_sqnr=20))
         sizes[method] = result.save(path).size
         packed[method] = onnxcomp.pack(path, path.with_suffix(".onnxz")).size
     assert sizes["entropy"] > sizes["kmeans"]
@@ -86,7 +94,7 @@ def test_zeros_first(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None
     sizes = []
     for prune in (None, "auto"):
         path = tmp_path / f"{prune}.onnx"
-        result = onnxcomp.share(lenet, prune=prune, **settings)
+        result = share(lenet, prune=prune, **settings)
         result.save(path)
         sizes.append(onnxcomp.pack(path, path.with_suffix(".onnxz")).size)
     report = result.report
@@ -104,13 +112,13 @@ def test_zeros_first(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None
 
 
 def test_a_share_of_zeros(lenet: Path) -> None:
-    report = onnxcomp.share(lenet, prune=0.25, bits=4).report
+    report = share(lenet, prune=0.25, bits=4).report
     assert report.passes[0].counters["zeros"] == round(0.25 * 266_200)
     assert not report.pruned
 
 
 def test_without_data(lenet: Path) -> None:
-    report = onnxcomp.share(lenet).report
+    report = share(lenet).report
     assert report.gates.min_sqnr == 20
     assert report.quality.sqnr >= 20
     assert any("made-up" in note for note in report.notes)
@@ -118,32 +126,32 @@ def test_without_data(lenet: Path) -> None:
 
 def test_excluded_nodes_keep_their_weights(lenet: Path) -> None:
     name = "/net/net.1/Gemm"
-    result = onnxcomp.share(lenet, bits=2, exclude=[name])
+    result = share(lenet, bits=2, exclude=[name])
     node = next(node for node in result.model.graph if node.name == name)
     assert node.inputs[1].is_initializer()  # type: ignore[union-attr]
     assert any(skip.reason == "excluded" for done in result.report.passes for skip in done.skipped)
     with pytest.raises(RecipeError, match="no such node"):
-        onnxcomp.share(lenet, bits=2, exclude=["nobody"])
+        share(lenet, bits=2, exclude=["nobody"])
 
 
 @pytest.mark.parametrize("granularity", ["group", "model"])
 def test_granularity(lenet: Path, granularity: str) -> None:
-    result = onnxcomp.share(lenet, bits=4, granularity=granularity)
+    result = share(lenet, bits=4, granularity=granularity)
     assert result.report.size < lenet.stat().st_size / 5
     assert result.report.settings["granularity"] == granularity
 
 
 def test_a_missed_gate(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(GateFailed, match="agreement") as caught:
-        onnxcomp.share(lenet, bits=1, eval=data["eval"], gates=Gates(min_agreement=1))
+        share(lenet, bits=1, eval=data["eval"], gates=Gates(min_agreement=1))
     assert isinstance(caught.value.report, onnxcomp.ShareReport)
     with pytest.raises(GateFailed, match="SQNR") as caught:
-        onnxcomp.share(lenet, gates=Gates(min_sqnr=200))
+        share(lenet, gates=Gates(min_sqnr=200))
     report = caught.value.report
     assert isinstance(report, onnxcomp.ShareReport)
     assert set(report.bits.values()) == {8}
     with pytest.raises(GateFailed, match="bytes"):
-        onnxcomp.share(lenet, gates=Gates(max_size=1000, min_sqnr=10))
+        share(lenet, gates=Gates(max_size=1000, min_sqnr=10))
 
 
 def tiny(tmp_path: Path) -> Path:
@@ -156,7 +164,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("bits", ["auto", 4])
 def test_nothing_to_share(tmp_path: Path, bits: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(PassError, match="no weight can share"):
-        onnxcomp.share(tiny(tmp_path), bits=bits)
+        share(tiny(tmp_path), bits=bits)
     assert call("share", tmp_path / "tiny.onnx", "--bits", bits, "-o", tmp_path / "o.onnx") == 3
     assert not (tmp_path / "o.onnx").exists()
     assert "Traceback" not in capfd.readouterr().err
@@ -165,7 +173,7 @@ def test_nothing_to_share(tmp_path: Path, bits: Any, capfd: pytest.CaptureFixtur
 def test_nothing_larger_is_delivered(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("onnxcomp.api.making"), "size", lambda _: 10**9)
     with pytest.raises(PassError, match="not get smaller"):
-        onnxcomp.share(lenet, bits=4)
+        share(lenet, bits=4)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +194,12 @@ def test_nothing_larger_is_delivered(lenet: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_wrong_use(lenet: Path, settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        onnxcomp.share(lenet, **settings)
+        share(lenet, **settings)
 
 
 def test_the_command(lenet: Path, data: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "o.onnx"
-    assert call("share", lenet, "--eval", data["eval"], "--max-drop", 0.05, "-o", out, "-v") == 0
+    assert call("share", lenet, "--eval", data["eval"], "--max-drop", 0.05, "--no-bench", "-o", out, "-v") == 0
     shown = capfd.readouterr().out
     assert "bits chosen per weight" in shown
     assert "tried" in shown
@@ -199,8 +207,9 @@ def test_the_command(lenet: Path, data: dict[str, Path], tmp_path: Path, capfd: 
     feed = {"image": np.zeros((2, 1, 28, 28), np.uint8)}
     assert open_session(load(out)).run(feed).keys() == open_session(load(lenet)).run(feed).keys()
     assert call("share", lenet, "--bits", 4, "-o", out) == 2  # exists
-    assert call("share", lenet, "--bits", 1, "--min-agreement", 1, "-o", tmp_path / "p.onnx") == 1
+    assert call("share", lenet, "--bits", 4, "--no-bench", "--max-latency-ratio", 1, "-o", tmp_path / "p.onnx") == 2
+    assert call("share", lenet, "--bits", 1, "--min-agreement", 1, "--no-bench", "-o", tmp_path / "p.onnx") == 1
     assert not (tmp_path / "p.onnx").exists()
     assert call("share", lenet, "--bits", "x", "-o", tmp_path / "p.onnx") == 2
-    assert call("share", lenet, "--bits", 4, "--dry-run", "-o", tmp_path / "p.onnx") == 0
+    assert call("share", lenet, "--bits", 4, "--dry-run", "--no-bench", "-o", tmp_path / "p.onnx") == 0
     assert not (tmp_path / "p.onnx").exists()

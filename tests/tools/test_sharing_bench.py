@@ -27,6 +27,14 @@ def test_a_zoo_is_measured_in_all_forms(zoo: Path, run_tool: Callable[..., Any],
     assert "Geometric mean of 1" in done.stdout
 
 
+def test_packed_alone(zoo: Path, run_tool: Callable[..., Any]) -> None:
+    given = "--only", "resnet8", "--max-drop", 0.1, "--batch", 50, "--no-int8", "--packed-only"
+    done = run_tool("sharing_bench", zoo, *given)
+    assert done.returncode == 0, done.stderr
+    (row,) = (line.split("|") for line in done.stdout.splitlines() if line.startswith("| resnet8 "))
+    assert [cell.strip() for cell in row[5:10]] == ["-", "-", "-", "-", "-"]
+
+
 def test_what_is_no_model(zoo: Path, run_tool: Callable[..., Any]) -> None:
     done = run_tool("sharing_bench", zoo, "--only", "broken")
     assert done.returncode == 1
