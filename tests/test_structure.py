@@ -39,6 +39,7 @@ THIRD_PARTY = {
     2: {"onnx", "onnx_ir", "onnxscript", "google"},  # google.protobuf: what onnx's messages raise
     5: {"tomli_w"},
     6: {"cloudpickle", "joblib", "distributed", "ray"},
+    7: {"zstandard"},
     8: {"typer", "rich"},
 }
 # Packages that these modules alone may import; measure.elsewhere runs where the rest of onnxcomp is not

@@ -11,10 +11,11 @@ from onnxcomp.api.inspection import inspect
 from onnxcomp.api.many import optimize_many
 from onnxcomp.api.measured import read_measurements
 from onnxcomp.api.optimization import Result, optimize
-from onnxcomp.api.packing import pack, session, unpack
+from onnxcomp.api.packing import pack, unpack
 from onnxcomp.api.planning import plan
 from onnxcomp.api.pruning import PruneResult, prune
 from onnxcomp.api.quantization import QuantizeResult, quantize
+from onnxcomp.api.sessions import session
 from onnxcomp.api.sharing import ShareResult, share
 from onnxcomp.api.study import sensitivity
 

@@ -142,7 +142,7 @@ def bench(
         if provider != "cpu":
             for entry in entries:
                 _check_device(entry, feed, threads=threads, provider=provider)
-        loads = load_times([entry.path for entry in entries], threads=threads, provider=provider)
+        loads = load_times([partial(Session, entry.path, threads=threads, provider=provider) for entry in entries])
         memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
         rows = rows_of(feed, batch, notes)
         time = partial(

@@ -1,25 +1,26 @@
-"""``pack``, ``unpack`` and ``session``: models in containers."""
+"""``pack`` and ``unpack``: models in containers."""
 
 import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxcomp.api.common import check_threads
+from onnxcomp.api.storing import Candidate, stored_forms
 from onnxcomp.coding import Codec
 from onnxcomp.errors import UsageError
 from onnxcomp.model import save
 from onnxcomp.report import Written, now, versions
 from onnxcomp.report.packing import PackReport, UnpackReport
-from onnxcomp.runtime import Provider, Session
+from onnxcomp.report.sizes import StoredForm
 from onnxcomp.search import Progress
-from onnxcomp.storage import DEFAULT_LIMIT, in_memory, is_archive, pack_file, unpack_file
+from onnxcomp.storage import DEFAULT_LIMIT, pack_file, unpack_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CODECS", "pack", "session", "unpack"]
+__all__ = ["CODECS", "pack", "unpack"]
 
 CODECS = ("auto", *(codec.name.lower() for codec in Codec))
 
@@ -30,6 +31,7 @@ def pack(
     *,
     codec: str = "auto",
     verify: bool = True,
+    sizes: bool = False,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> PackReport:
@@ -41,6 +43,7 @@ def pack(
         codec: Of all tensors: ``raw``, ``huffman``, ``mask``, ``planes``, ``rans`` or ``deflate``; ``auto``: for each
             tensor the one that makes it smallest.
         verify: Whether the container is decoded and compared before it takes its place.
+        sizes: Whether it is stored in other ways, too, and each is loaded: sizes and load times.
         threads: Which code at the same time; 0 is all cores.
         progress: Called with the stage and the share done.
 
@@ -68,7 +71,15 @@ def pack(
             threads=threads,
             progress=progress,
         )
-    notes = () if found.exact else ("unpacking gives an equal model, but not the same bytes",)
+        stored: tuple[StoredForm, ...] = ()
+        notes: tuple[str, ...] = ()
+        if sizes:
+            if isinstance(source, bytes):
+                Path(folder, "model.onnx").write_bytes(source)
+                source = Path(folder, "model.onnx")
+            stored, notes = stored_forms([Candidate("as it is", source)], threads=threads, show=progress or _silent)
+    if not found.exact:
+        notes = ("unpacking gives an equal model, but not the same bytes", *notes)
     return PackReport(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else "(in memory)",
         codec=codec,
@@ -83,6 +94,7 @@ def pack(
         versions=versions(),
         created=now(),
         output=Written.at(path),
+        sizes=stored,
     )
 
 
@@ -126,50 +138,5 @@ def unpack(
     )
 
 
-def session(
-    model: str | os.PathLike[str] | bytes,
-    *,
-    provider: Provider = "cpu",
-    threads: int = 0,
-    max_size: int = DEFAULT_LIMIT,
-) -> Any:
-    """Load a container, or a plain model, into onnxruntime.
-
-    A container is decoded in memory; one of over 2 GB goes through a temporary folder.
-
-    Args:
-        model: Path of an ``.onnxz`` or ``.onnx`` file, or the bytes of one.
-        provider: What runs it: ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: Intra-op threads; 0 is all cores.
-        max_size: Bytes that a container may unpack to.
-
-    Returns:
-        An ``onnxruntime.InferenceSession``.
-
-    Raises:
-        OnnxCompError: Of the kind that fits: UsageError, ModelError, EnvironmentUnavailable.
-    """
-    check_threads(threads)
-    if not _is_container(model):
-        source = model if isinstance(model, bytes) else Path(model)
-        return Session(source, threads=threads, provider=provider).inference
-    with in_memory(model, limit=max_size, threads=threads) as content:
-        if content is not None:
-            return Session(content, threads=threads, provider=provider).inference
-    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-        path = Path(folder, "model.onnx")
-        unpack_file(model, path, limit=max_size, threads=threads)
-        return Session(path, threads=threads, provider=provider).inference
-
-
-def _is_container(model: str | os.PathLike[str] | bytes) -> bool:
-    if isinstance(model, bytes):
-        return is_archive(model)
-    if not isinstance(model, str | os.PathLike):
-        raise UsageError(f"a session can't be made of {type(model).__name__}", hint="pass a path or bytes")
-    try:
-        with Path(model).open("rb") as file:
-            return is_archive(file.read(16))
-    except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or err
-        raise UsageError(f"cannot read {model}: {reason}", hint="name a file that is there and may be read") from err
+def _silent(_stage: str, _share: float | None) -> None:
+    pass

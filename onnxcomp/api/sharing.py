@@ -22,6 +22,7 @@ from onnxcomp.api.making import (
     timed,
     times,
 )
+from onnxcomp.api.storing import forms_beside_int8
 from onnxcomp.api.thinning import AUTO, Thinner, sparsity_of
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
@@ -31,6 +32,7 @@ from onnxcomp.passbase import PassContext, Unit
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.sharing import ShareReport, TriedBits
+from onnxcomp.report.sizes import StoredForm
 from onnxcomp.runtime import Session
 from onnxcomp.search import Judge, Progress, Task, why_nothing
 from onnxcomp.statistics import GramStore
@@ -77,6 +79,7 @@ def share(
     batch: int = 1,
     images: ImageOptions | None = None,
     seed: int = 0,
+    sizes: bool = False,
     progress: Progress | None = None,
 ) -> ShareResult:
     """Clean up a model, let the weights of each layer share a few values, and measure what that changed.
@@ -102,6 +105,7 @@ def share(
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
         seed: For every random choice.
+        sizes: Whether the original, one with int8 weights and the result are stored in several ways, and loaded.
         progress: Called with the stage and the share done.
 
     Raises:
@@ -140,12 +144,8 @@ def share(
         seed=seed,
     )
     samples, task = work.samples, work.task
-    if (number is None or prune == AUTO) and gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
-        if task.metric is None:
-            gates = replace(gates, min_sqnr=_DEFAULT_SQNR)
-        else:
-            gates = replace(gates, max_drop=_DEFAULT_DROP)
-    work = replace(work, gates=gates)
+    if number is None or prune == AUTO:
+        work = replace(work, gates=(gates := _bounded(gates, task)))
     # The smallest model that keeps these is taken
     quality_gates = replace(gates, max_size=None, max_size_ratio=None, max_latency_ratio=None)
 
@@ -174,6 +174,10 @@ def share(
     if bench:
         race = race_of(work, threads=threads, show=show)
         found = timed(found, race, exact=gates.max_latency_ratio)
+    stored: tuple[StoredForm, ...] = ()
+    if sizes:
+        stored, notes = forms_beside_int8(work, clean, found, judge, verifier, threads=threads, show=show)
+        work.notes.extend(notes)
     show("look into it", None)
     report = ShareReport(
         **work.facts(judge, found, [*thinned, made.done], clean_up),
@@ -182,6 +186,7 @@ def share(
         bits=made.settings.get("bits_of", {}),
         pruned=tuple(thinner.tried),
         tried=tuple(maker.tried),
+        sizes=stored,
         calibration=None if samples is None else samples.description,
         anatomy=work.anatomy(clean, made.found),
     )
@@ -316,6 +321,15 @@ def _counts(model: "ir.Model", units: Sequence[Unit]) -> dict[str, _Count]:
         kept = sum(int(np.count_nonzero(tensor.numpy())) for tensor in matrices)
         found[unit.name] = _Count(max(sum(int(tensor.size) for tensor in matrices), 1), max(kept, 1))
     return found
+
+
+def _bounded(gates: Gates, task: Task) -> Gates:
+    """Return gates that bound what answers may lose."""
+    if not gates.max_drop is gates.min_agreement is gates.min_sqnr is None:
+        return gates
+    if task.metric is None:
+        return replace(gates, min_sqnr=_DEFAULT_SQNR)
+    return replace(gates, max_drop=_DEFAULT_DROP)
 
 
 def _number(bits: str | float) -> float | None:

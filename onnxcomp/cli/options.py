@@ -144,6 +144,10 @@ MaxLatencyGate = Annotated[
     float | None, typer.Option("--max-latency-ratio", help="Gate: largest share of the original's latency.")
 ]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not measure the latency.")]
+Sizes = Annotated[
+    bool,
+    typer.Option("--sizes", help="Also store it in other ways (gzip, zstd, .onnxz): table of sizes and load times."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work and print the report, but write no file.")]
 Synthetic = Annotated[
     bool, typer.Option("--synthetic", help="Calibrate on made-up inputs, where there are no samples.")

@@ -15,6 +15,8 @@ EXAMPLES = """Examples:
 onnxcomp pack model.onnx
 
 onnxcomp pack model.onnx --codec huffman -o small.onnxz -v
+
+onnxcomp pack model.onnx --sizes --report sizes.html
 """
 
 
@@ -41,6 +43,7 @@ def command(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not decode the container and compare it with the model.")
     ] = False,
+    sizes: options.Sizes = False,
     report: options.Reports = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads that code at the same time; 0 is all cores.")] = 0,
     overwrite: options.Overwrite = False,
@@ -52,6 +55,10 @@ def command(
 
     Any model: float, integer, sparse, with external data, with weights in subgraphs and Constant nodes. onnxcomp unpack
     gives back the same files; onnxcomp.session loads the container from Python. The format is documented.
+
+    Of each data type, bound is how many bits a value takes at least, if all that is known is how often each value comes
+    (the order-0 entropy; of wide values, that of their bytes). bits/value can be below it: rows and columns of a weight
+    that hold smaller values than others are told apart.
     """
     from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
@@ -62,5 +69,5 @@ def command(
     from onnxcomp.api import pack
 
     with shown_progress(quiet=quiet) as progress:
-        found = pack(model, target, codec=codec, verify=not no_verify, threads=threads, progress=progress)
+        found = pack(model, target, codec=codec, verify=not no_verify, sizes=sizes, threads=threads, progress=progress)
     deliver(found, report or [], output_format, verbose=verbose, quiet=quiet)

@@ -20,6 +20,8 @@ onnxcomp share model.onnx --method entropy --eval eval.npz -o shared.onnx && onn
 
 onnxcomp share model.onnx --method entropy --prune auto --calibration calib.npz --eval eval.npz --max-drop 0.01
 
+onnxcomp share model.onnx --bits 4 --eval eval.npz --sizes --report sizes.html
+
 onnxcomp share model.onnx --bits 3 --granularity group --group-channels 32 --exclude Conv_0
 """
 
@@ -66,6 +68,7 @@ def command(
     batch: options.Batch = 1,
     images: Images,
     seed: options.Seed = 0,
+    sizes: options.Sizes = False,
     delivery: DryDelivery,
 ) -> None:
     """Let the weights of each layer share a few values: indices and a codebook in the graph, in plain ONNX.
@@ -98,6 +101,7 @@ def command(
             batch=batch,
             images=images,
             seed=seed,
+            sizes=sizes,
             progress=progress,
         )
     delivery.save(result, target_path)

@@ -188,10 +188,10 @@ class Inspection(Document):
 
 def _head(found: Inspection) -> Iterator[str]:
     parameters = f"{count_text(found.parameters)} parameters"
-    size = bytes_text(found.size)
+    file = bytes_text(found.size)
     if found.packed_size is not None:
-        size = f"{bytes_text(found.packed_size)}, unpacked {size}"
-    yield f" model   {found.model}  {size}  {parameters}  {_total(found)} MACs"
+        file = f"{bytes_text(found.packed_size)}, unpacked {file}"
+    yield f" model   {found.model}  {file}  {parameters}  {_total(found)} MACs"
     for name, size in found.external.items():
         yield f"         {bytes_text(size)} of it in {name}"
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.opsets.items())

@@ -9,6 +9,7 @@ from typing import ClassVar
 from onnxcomp.report.document import Document, Written
 from onnxcomp.report.figures import bytes_text, table
 from onnxcomp.report.parts import written_lines
+from onnxcomp.report.sizes import StoredForm, size_lines
 from onnxcomp.storage import PackedTensor
 
 __all__ = ["PackReport", "UnpackReport"]
@@ -32,6 +33,7 @@ class PackReport(Document):
         versions: Of the packages involved.
         created: UTC, ISO 8601.
         output: The file that was written.
+        sizes: Of the model in several forms; empty: not asked for.
     """
 
     kind: ClassVar[str] = "pack"
@@ -49,6 +51,7 @@ class PackReport(Document):
     versions: Mapping[str, str]
     created: str
     output: Written
+    sizes: tuple[StoredForm, ...] = ()
 
     def render(self, *, verbose: bool = False) -> str:
         """Return the report for a terminal; `verbose`: also every tensor."""
@@ -65,6 +68,8 @@ class PackReport(Document):
             rows += [(f"  {t.name}", "x".join(map(str, t.shape)), t.codec, *_sizes([t])) for t in self.tensors]
         if self.tensors:
             yield from ("", *table(rows), "")
+        if self.sizes:
+            yield from (*size_lines(self.sizes), "")
         yield f" graph   {bytes_text(self.graph_size)} with all smaller tensors and the description"
         yield from (f" note    {note}" for note in self.notes)
         checked = "decoded and compared" if self.verified else "not verified"

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from onnxcomp.report.figures import bytes_text
 from onnxcomp.report.made import TimedReport
+from onnxcomp.report.sizes import StoredForm, size_lines
 from onnxcomp.search import Quality
 
 __all__ = ["ShareReport", "TriedBits", "TriedSparsity"]
@@ -54,6 +55,7 @@ class ShareReport(TimedReport):
         bits: Of the weights of each node, where they were chosen one by one.
         tried: The allocations that were judged, where they were.
         pruned: The shares of zeros that were judged, where they were chosen.
+        sizes: The original, one with int8 weights and the result, each in several forms; empty: not asked for.
     """
 
     kind: ClassVar[str] = "share"
@@ -61,6 +63,7 @@ class ShareReport(TimedReport):
     bits: Mapping[str, float]
     tried: tuple[TriedBits, ...]
     pruned: tuple[TriedSparsity, ...] = ()
+    sizes: tuple[StoredForm, ...] = ()
 
     @property
     def done(self) -> tuple[str, str]:
@@ -84,3 +87,5 @@ class ShareReport(TimedReport):
             yield f" tried   {one.mean:.2f} bits per weight, {bytes_text(one.size)}: {verdict}"
         if verbose:
             yield from (f"         {name}: {bits:g} bits" for name, bits in self.bits.items())
+        if self.sizes:
+            yield from ("", *size_lines(self.sizes))

@@ -45,6 +45,7 @@ def made_page(found: Found, command: str | None) -> str:
         sections=[
             Section("Groups", tuple(_groups(found))),
             Section("Bits", tuple(_bits(found))),
+            Section("Sizes", tuple(_sizes(found))),
             *anatomy_sections(
                 found.get("anatomy"),
                 (found["original_size"], found["size"]),
@@ -114,6 +115,19 @@ def _groups(found: Found) -> Iterator[str]:
         table("Groups of channels", ("group", "of", "before", "after"), listed),
         kind="wide",
     )
+
+
+def _sizes(found: Found) -> Iterator[str]:
+    if forms := found.get("sizes"):
+        heads = ("form", "bytes", "smaller", "bits/weight", "over entropy", "load, ms", "score", "agreement")
+        rows: list[list[Cell | str]] = [
+            [one["name"], number(one["size"], ",d"), number(forms[0]["size"] / one["size"], ".2f"),
+             number(one["bits"], ".2f"), number(one["over_entropy"], "+.1%"),
+             number(None if one["load"] is None else 1e3 * one["load"], ".2f"), number(one["score"]),
+             number(one["agreement"])]
+            for one in forms
+        ]  # fmt: skip
+        yield table("What the file takes in several forms, and how long each takes to load", heads, rows)
 
 
 def _bits(found: Found) -> Iterator[str]:
