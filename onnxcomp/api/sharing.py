@@ -128,10 +128,10 @@ def share(
         "granularity": granularity,
         "group_channels": group_channels,
         "init": init,
+        "exclude": list(exclude) or None,
+        "bits": number,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    settings |= {"exclude": list(exclude)} if exclude else {}
-    settings |= {} if number is None else {"bits": number}
     Step(_PASS, settings).make()
     work = assign(
         model,
