@@ -396,4 +396,5 @@ def _onnxruntime() -> Any:
 
 def _first_line(err: Exception) -> str:
     """Return what onnxruntime says, without its codes and the places in its sources."""
-    return _NOISE.sub("", str(err).strip().split("\n", 1)[0])[:400] or type(err).__name__
+    line = re.split(r"\n(?! index)", str(err).strip(), maxsplit=1)[0]  # with the sizes in lines of their own
+    return _NOISE.sub("", " ".join(line.split()))[:400] or type(err).__name__

@@ -74,6 +74,11 @@ def test_a_feed_that_does_not_fit_is_a_data_error(session: Session, feed: dict[s
         session.run(feed)
 
 
+def test_sizes_that_do_not_fit_are_told(session: Session) -> None:
+    with pytest.raises(DataError, match="index: 1 Got: 5 Expected: "):
+        session.run(FEED | {"x": np.ones((3, 5), np.float32)})
+
+
 def test_a_node_that_fails_is_a_model_error(parse: Parse) -> None:
     text = "g (float[4] x, int64[M] s) => (float[M] y) { y = Reshape(x, s) }"
     with pytest.raises(ModelError, match="while running"):
