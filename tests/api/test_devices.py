@@ -88,6 +88,22 @@ def test_nothing_fell_back(content: bytes, device: list[NodeTime]) -> None:
     assert "no node fell back" in onnxcomp.bench(content, provider="cuda", seconds=0.1).render()
 
 
+def test_the_table_of_nodes(content: bytes, device: list[NodeTime]) -> None:
+    device[:] = [
+        *(NodeTime(f"n{i}", "Conv", CUDA, 6e-3) for i in range(12)),
+        *(NodeTime(f"q{i}", "QuantizeLinear", CUDA, 3e-3) for i in range(2)),
+        NodeTime("d", "DequantizeLinear", CPU, 2e-3),
+    ]
+    report = onnxcomp.bench(content, provider="cuda", seconds=0.1, profile=True)
+    text, full = report.render(), report.render(verbose=True)
+    assert " not fused: 2 QuantizeLinear and 1 DequantizeLinear, with 10.0 % of the time\n" in text
+    assert "5 others (--verbose)" in text
+    assert "n11" not in text
+    assert "n11" in full
+    assert "others" not in full
+    assert "n11" in report.html()
+
+
 def test_a_run_that_would_be_the_cpus_is_refused(
     content: bytes, device: list[NodeTime], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
