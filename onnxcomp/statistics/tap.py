@@ -27,9 +27,11 @@ def tapped(model: "ir.Model", names: Iterable[str]) -> "ir.Model":
 
     copy = model.clone()
     values = inner_values(copy)
+    wanted = [values[name] for name in names]
+    if any(value.type is None for value in wanted):
+        infer_shapes(copy)  # they may be of float16
     copy.graph.outputs.clear()
-    for name in names:
-        value = values[name]
+    for value in wanted:
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         copy.graph.outputs.append(value)
     return copy

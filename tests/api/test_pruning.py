@@ -190,3 +190,20 @@ def test_the_command(dense: Path, data: dict[str, Path], tmp_path: Path, capfd: 
     assert call("prune", dense, "--ratio", 7, "-o", tmp_path / "q.onnx") == 2
     assert not (tmp_path / "q.onnx").exists()
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "last"), [("float16", "Relu (p)"), ("float", "SequenceConstruct (p, x)")])
+def test_other_floats_and_sequences(tmp_path: Path, dtype: str, last: str) -> None:
+    """Inner tensors have no types in the file: what measures them has to infer that they are no float32."""
+    result = f"seq({dtype}[N, 8]) y" if "Sequence" in last else f"{dtype}[N, 8] y"
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g ({dtype}[N, 8] x) => ({result}) {{
+        m = MatMul (x, a)  h = Relu (m)  p = MatMul (h, b)  y = {last} }}"""
+    model = onnx.parser.parse_model(text)
+    values = np.random.default_rng(0)
+    kind = np.float16 if dtype == "float16" else np.float32
+    for name, shape in (("a", (8, 16)), ("b", (16, 8))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.normal(size=shape).astype(kind), name))
+    report = onnxcomp.prune(
+        model.SerializeToString(), ratio=0.5, round=1, synthetic_calibration=True, bench=False
+    ).report
+    assert report.groups[0].kept == 8
