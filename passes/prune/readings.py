@@ -7,7 +7,7 @@ the mean square of it, and nothing makes up for that.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +17,13 @@ import onnx_ir as ir
 from onnxcomp.data import Samples
 from onnxcomp.passbase import PassContext
 from onnxcomp.passes.cleanup._graph import constant, is_constant
-from onnxcomp.statistics import MOST_BYTES, Columns, Gram, collect_grams, collect_squares, columns_of
+from onnxcomp.statistics import MOST_BYTES, Columns, Gram, collect_squares, columns_of
 from onnxcomp.statistics.columns import Window
 
 from .groups import Channels, Group
 from .layers import RECURRENT
 from .obs import Reading
+from .shrinkage import collect_parts, shrunk
 from .walk import Reader
 
 __all__ = ["POSITIONS", "RUNS", "Read", "readings", "reads_of"]
@@ -155,7 +156,7 @@ def readings(
     energies = {columns: squares[str(number)] for number, columns in enumerate(dict.fromkeys(plain_columns))}
     names = {str(number): columns for number, columns in enumerate(linear)}
     pending = {group.name: {r.columns for r in reads[group.name]} & set(linear) for group in wanted}
-    grams: dict[Columns, Gram] = {}
+    grams: dict[Columns, tuple[Gram, ...]] = {}
 
     def finished() -> Iterator[tuple[Group, list[Reading]]]:
         for group in wanted:
@@ -167,16 +168,7 @@ def readings(
             del grams[columns]
 
     yield from finished()
-    collected = collect_grams(
-        model,
-        some,
-        names,
-        positions=POSITIONS,
-        seed=ctx.seed,
-        threads=ctx.threads,
-        progress=ctx.progress,
-    )
-    for name, gram in collected:
+    for name, gram in collect_parts(model, some, names, positions=POSITIONS, ctx=ctx):
         grams[names[name]] = gram
         yield from finished()
 
@@ -209,13 +201,12 @@ def _bounded(reads: list[Read]) -> list[Read]:
 def _reading(
     read: Read,
     group: Group,
-    grams: Mapping[Columns, Gram],
+    grams: Mapping[Columns, Sequence[Gram]],
     energies: Mapping[Columns, npt.NDArray[np.float64]],
 ) -> Reading:
     place = read.place(group)
     if read.columns in grams and read.rows is not None:
-        gram = grams[read.columns]
-        return Reading(_shrunk(gram.covariance if read.centred else gram.moment, gram.count), read.rows, place)
+        return Reading(shrunk(grams[read.columns], centred=read.centred), read.rows, place)
     each = energies[read.columns]  # [parts, K]
     if read.other is not None:
         each = each * energies[read.other]
@@ -236,20 +227,3 @@ def plain(energies: npt.NDArray[np.float64], place: npt.NDArray[np.int64], chann
     size = channels + 1
     diagonal = np.diag(each).astype(np.float64)
     return Reading(diagonal[None], np.eye(size)[None], np.arange(-1, channels, dtype=np.int64)[None])
-
-
-def _shrunk(moment: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """Return what few vectors tell of the moment of all: moved towards a multiple of the identity, [parts, K, K].
-
-    With fewer vectors than columns, a fit without most of the columns would seem to cost nothing.
-    Source: Chen et al. 2010, "Shrinkage Algorithms for MMSE Covariance Estimation", eq. 23 (OAS).
-    """
-    size = moment.shape[-1]
-    trace = np.trace(moment, axis1=1, axis2=2)[:, None, None]
-    squares = np.square(moment).sum(axis=(1, 2), keepdims=True)
-    spread = (count + 1 - 2 / size) * (squares - trace**2 / size)
-    share = np.ones_like(trace)
-    np.divide((1 - 2 / size) * squares + trace**2, spread, out=share, where=spread > 0)
-    share = np.clip(share, 0, 1)
-    found: npt.NDArray[np.float64] = (1 - share) * moment + share * trace / size * np.eye(size)
-    return found
