@@ -143,6 +143,8 @@ def _measure(folder: Path, plan: _Document, feed: Mapping[str, np.ndarray], aske
         "versions": {"onnxruntime": _onnxruntime().__version__, "numpy": np.__version__},
         "machine": _machine(),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017  (3.10)
+        "sweep": [],
+        "streams": None,
     }
 
 
@@ -155,6 +157,8 @@ def _entry(model: _Document, timing: Timing, comparison: Comparison) -> _Documen
         "latency": dataclasses.asdict(timing),
         "ratio": None if ratio is None else _bounds(ratio),
         "operators": [],
+        "nodes": [],
+        "fallback": None,
     }
 
 
@@ -206,7 +210,7 @@ def _probe(path: Path, feed: Mapping[str, np.ndarray], asked: argparse.Namespace
     for _ in range(_PROBE_RUNS):
         session.run(None, feed)
     peak = peak_rss()
-    return None if before is None or peak is None else {"peak": peak, "before": before}
+    return None if before is None or peak is None else {"peak": peak, "before": before, "device": None}
 
 
 def _onnxruntime() -> Any:
