@@ -123,7 +123,7 @@ def optimize(
         seed: For every random choice.
         time_budget: Seconds after which no optional step is begun; the final proof is never cut short.
         pareto: Folder that gets, as a model and a recipe each, the candidates that no other one equals or beats in
-            size, latency and score at once, those outside the budget too; it may exist.
+            size, latency and score at once but for a tie, those outside the budget too; it may exist.
         work_dir: Folder that keeps what was built, judged and timed: a run that was killed goes on where it was when
             it is started again with the same arguments. It may be missing.
         jobs: Processes of this machine that judge candidates at once; 1: each is judged when it is its turn, on all
