@@ -69,7 +69,7 @@ class Granularity:
         if self.recovers or recovery == "none":
             return ()
         if recovery == "distill":
-            return Step("recover"), Step("distill")
+            return Step("recover", {"spare": 8}), Step("distill")  # what judges the second is not fitted by the first
         return (Step("recover", {"method": recovery}),)
 
 

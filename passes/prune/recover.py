@@ -31,6 +31,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.data import Samples
+from onnxcomp.data.samples import Selection
 from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.facts import name_nodes
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats
@@ -56,6 +57,7 @@ class RecoverConfig:
             samples that are held out.
         positions: Input vectors per layer at most, over all samples.
         runs: Calibration samples at most, spread evenly over all.
+        spare: Of so many runs the last one is left out, for who judges by it later (`distill`: 8); 0: none is.
         exclude: Names of nodes whose weights stay as they are.
     """
 
@@ -63,6 +65,7 @@ class RecoverConfig:
     damping: float = 0.0
     positions: int = POSITIONS
     runs: int = 512
+    spare: int = 0
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class RecoverConfig:
             raise RecipeError(f"damping must be in [0, 1], got {self.damping}", hint="0 chooses it per layer")
         if self.positions < 1 or self.runs < 2:
             raise RecipeError("positions must be 1 or more, and runs 2 or more")
+        if self.spare < 0 or self.spare == 1:
+            raise RecipeError(f"spare must be 0, or 2 or more, got {self.spare}", hint="0 leaves no run out")
 
 
 class Recover(Pass[RecoverConfig]):
@@ -94,7 +99,11 @@ class Recover(Pass[RecoverConfig]):
         layers = self._layers(model, teacher, ctx)
         if not layers:
             return PassStats(modified=False)
-        fitted = self._fit(model, teacher, layers, ctx, ctx.samples.spread(self.config.runs))
+        feeds = ctx.samples.spread(self.config.runs)
+        if self.config.spare:
+            number = sum(1 for _ in feeds) if feeds.length is None else feeds.length
+            feeds = Selection(feeds, [run for run in range(number) if (run + 1) % self.config.spare])
+        fitted = self._fit(model, teacher, layers, ctx, feeds)
         return PassStats(modified=fitted > 0, counters={"layers fitted": fitted} if fitted else {})
 
     def _fit(

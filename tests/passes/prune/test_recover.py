@@ -210,7 +210,7 @@ def test_progress_counts_to_its_end(parse: Parse, samples: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"damping": -1.0}, {"damping": 2.0}, {"positions": 0}, {"runs": 1}, {"method": "x"}]
+    "setting", [{"damping": -1.0}, {"damping": 2.0}, {"positions": 0}, {"runs": 1}, {"spare": 1}, {"method": "x"}]
 )
 def test_wrong_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
