@@ -68,6 +68,7 @@ def share(
     granularity: str | None = None,
     group_channels: int | None = None,
     init: str | None = None,
+    codebook: str | None = None,
     calibration: Data | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
@@ -93,6 +94,7 @@ def share(
         granularity: ``tensor``, ``group`` or ``model``: what has a codebook of its own; None: ``tensor``.
         group_channels: Output channels of a group; None: the pass's default.
         init: Of k-means: ``exact``, ``linear``, ``density`` or ``random``; None: ``exact``.
+        codebook: ``free``, or ``powers``: 0 and powers of two, with 2 bits or more; None: ``free``.
         calibration: Samples that tell what layers read, so that their outputs change least; None: weights do.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
@@ -128,6 +130,7 @@ def share(
         "granularity": granularity,
         "group_channels": group_channels,
         "init": init,
+        "codebook": codebook,
         "exclude": list(exclude) or None,
         "bits": number,
     }
@@ -248,7 +251,9 @@ def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show
 
     noise = _noise(maker, units, task, spent(dict.fromkeys(counts, _MEASURED[method])))
     kept = {name: each.kept if sparse[name] else each.all for name, each in counts.items()}
-    candidates = path(noise, kept, _CHOICES[method], measured=_MEASURED[method])
+    least = 2 if maker.settings.get("codebook") == "powers" else 0
+    choices = [bits for bits in _CHOICES[method] if bits >= least]
+    candidates = path(noise, kept, choices, measured=_MEASURED[method])
     total = sum(each.all for each in counts.values())
     made: list[_Made] = []  # the last good one, and the last one
 

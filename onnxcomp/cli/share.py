@@ -47,6 +47,9 @@ def command(
     init: Annotated[
         str | None, typer.Option(help="Of k-means: exact, linear, density or random.  [default: exact]")
     ] = None,
+    codebook: Annotated[
+        str | None, typer.Option(help="free, or powers: 0 and powers of two, 2 bits or more.  [default: free]")
+    ] = None,
     prune: Annotated[
         str | None,
         typer.Option(help="Share of the weights to set to zero first; auto: what half of the gates allows. To pack."),
@@ -90,6 +93,7 @@ def command(
             granularity=granularity,
             group_channels=group_channels,
             init=init,
+            codebook=codebook,
             prune=prune,
             calibration=calibration,
             eval=evaluation,

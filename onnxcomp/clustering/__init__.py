@@ -8,5 +8,6 @@ from onnxcomp.clustering.codebook import Codebook
 from onnxcomp.clustering.entropy import entropy_clusters
 from onnxcomp.clustering.fit import fitted_centroids
 from onnxcomp.clustering.kmeans import INITS, kmeans
+from onnxcomp.clustering.powers import powers_of_two
 
-__all__ = ["INITS", "Cells", "Codebook", "entropy_clusters", "fitted_centroids", "kmeans", "tally"]
+__all__ = ["INITS", "Cells", "Codebook", "entropy_clusters", "fitted_centroids", "kmeans", "powers_of_two", "tally"]

@@ -13,7 +13,8 @@ of pruned weights stay zeros. Method ``entropy`` spends ``bits`` of entropy inst
 Declines: weights that are no constant float32 or float16 matrices, hold NaN, are a graph output, or are too small to
 pay.
 Sources: Han et al. 2016 (Deep Compression), section 3; Choi et al. 2017 (Towards the Limit of Network Quantization),
-equation 16 (weights of clusters) and section 4.2 (entropy); Frantar et al. 2022 (GPTQ, algorithm 1: feedback).
+equation 16 (weights of clusters) and section 4.2 (entropy); Zhou et al. 2017 (INQ: powers of two); Frantar et al. 2022
+(GPTQ, algorithm 1: feedback).
 """
 
 import math
@@ -25,7 +26,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcomp.clustering import INITS, Cells, Codebook, entropy_clusters, kmeans, tally
+from onnxcomp.clustering import INITS, Cells, Codebook, entropy_clusters, kmeans, powers_of_two, tally
 from onnxcomp.errors import PassError, RecipeError
 from onnxcomp.facts import name_nodes, opset
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Unit
@@ -56,6 +57,8 @@ class ShareWeightsConfig:
         method: With ``kmeans`` the error is least for so many centroids; with ``entropy`` it is least at so much
             entropy, with up to 256 centroids: larger in the graph, smaller in a packed file.
         init: Of ``kmeans``: ``exact``, or Lloyd's algorithm from ``linear``, ``density`` or ``random`` centroids.
+        codebook: ``free``: any centroids; ``powers``: 0 and powers of two, for hardware that shifts; one less than
+            2^bits.
         weighting: How much a weight counts: ``inputs``: as E[x^2] of what it multiplies, in the calibration samples;
             ``none``: all the same; ``auto``: ``inputs`` where there are samples.
         assignment: Which centroid stands for a weight: ``nearest``; ``feedback``: what changes the outputs of the layer
@@ -71,6 +74,7 @@ class ShareWeightsConfig:
     group_channels: int = 64
     method: Literal["kmeans", "entropy"] = "kmeans"
     init: str = "exact"
+    codebook: Literal["free", "powers"] = "free"
     weighting: Literal["auto", "inputs", "none"] = "auto"
     assignment: Literal["auto", "nearest", "feedback"] = "auto"
     damping: float = 0.01
@@ -90,6 +94,10 @@ class ShareWeightsConfig:
             raise RecipeError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
         if self.method == "entropy" and self.init != "exact":
             raise RecipeError("init is of method kmeans", hint="leave it out")
+        if self.codebook == "powers" and (self.method, self.init) != ("kmeans", "exact"):
+            raise RecipeError("codebook powers has a method of its own", hint="leave method and init out")
+        if self.codebook == "powers" and min((self.bits, *self.bits_of.values())) < 2:
+            raise RecipeError("codebook powers needs 2 bits or more: 0 is one of the centroids")
         if not 0 < self.damping <= 1:
             raise RecipeError(f"damping must be in (0, 1], got {self.damping}")
         if self.group_channels < 1:
@@ -216,7 +224,9 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             for i, row in enumerate(rows)
         ]
         if known is not None and groups == 1 and self.config.assignment != "nearest":
-            return known.shared(weight, books[0], self.config.damping, fit=common is None)
+            return known.shared(
+                weight, books[0], self.config.damping, fit=common is None and self.config.codebook == "free"
+            )
         k = max(map(len, books))
         codebooks = np.stack([np.pad(book.centroids, (0, k - len(book)), mode="edge") for book in books])
         indices = np.stack([book.indices(row) for book, row in zip(books, rows, strict=True)])
@@ -224,6 +234,8 @@ class ShareWeights(Pass[ShareWeightsConfig]):
 
     def _clusters(self, cells: Cells, bits: float, seed: int) -> Codebook:
         zero = cells.zeros > _PRUNED * float(cells.counts.sum())
+        if self.config.codebook == "powers":
+            return powers_of_two(cells, 2 ** int(bits))
         if self.config.method == "entropy":
             return entropy_clusters(cells, bits, zero=zero)
         return kmeans(cells, 2 ** int(bits), init=self.config.init, zero=zero, seed=seed)

@@ -141,6 +141,13 @@ def test_granularity(lenet: Path, granularity: str) -> None:
     assert result.report.settings["granularity"] == granularity
 
 
+def test_powers_of_two_have_two_bits_or_more(lenet: Path) -> None:
+    report = share(lenet, codebook="powers", gates=Gates(min_sqnr=5)).report
+    assert report.settings["codebook"] == "powers"
+    assert report.quality.sqnr >= 5
+    assert min(report.bits.values()) == 2
+
+
 def test_a_missed_gate(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(GateFailed, match="agreement") as caught:
         share(lenet, bits=1, eval=data["eval"], gates=Gates(min_agreement=1))

@@ -125,6 +125,28 @@ def test_the_runtime_folds_it_to_a_few_values(parse: Parse, name: str, bits: int
     assert sqnr(first, second) > LEAST_SQNR[bits] - 6
 
 
+@pytest.mark.parametrize(("bits", "least"), [(2, 6.0), (3, 11.0), (4, 13.5)])
+def test_powers_of_two(parse: Parse, bits: int, least: float) -> None:
+    """What the runtime computes with is 0 or a power of two, and never better than a free codebook."""
+    found = {}
+    for codebook in ("powers", "free"):
+        before, after, _, _ = share(model(parse, "matmul"), bits=bits, codebook=codebook)
+        (found[codebook],) = weights(folded(after))
+    (original,) = weights(folded(before))
+    mantissas, exponents = np.frexp(np.unique(found["powers"]))
+    assert set(np.abs(mantissas)) == {0.0, 0.5}
+    assert len(mantissas) <= 2**bits - 1
+    assert len(set(exponents[mantissas != 0])) <= 2 ** (bits - 1) - 1
+    assert least < sqnr(original, found["powers"]) < sqnr(original, found["free"])
+
+
+def test_powers_of_two_stay_powers_with_feedback(parse: Parse, samples: Any) -> None:
+    runs = [{"x": x} for x in gaussian(20, 2, 96)]
+    _, after, _, _ = share(model(parse, "matmul"), samples(runs), bits=3, codebook="powers")
+    (found,) = weights(folded(after))
+    assert set(np.abs(np.frexp(found)[0]).reshape(-1)) == {0.0, 0.5}
+
+
 @pytest.mark.parametrize("opset", [13, 21])
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_stored(parse: Parse, name: str, opset: int) -> None:
@@ -422,6 +444,10 @@ def test_weighting_by_inputs_needs_samples(parse: Parse) -> None:
         ({"init": "lucky"}, "init must be one of"),
         ({"init": "linear", "method": "entropy"}, "kmeans"),
         ({"granularity": "row"}, "granularity"),
+        ({"codebook": "powers", "method": "entropy"}, "method of its own"),
+        ({"codebook": "powers", "init": "linear"}, "method of its own"),
+        ({"codebook": "powers", "bits_of": {"a": 1}}, "2 bits or more"),
+        ({"codebook": "shift"}, "codebook"),
         ({"group_channels": 0}, "group_channels"),
         ({"min_elements": -1}, "min_elements"),
     ],
