@@ -145,7 +145,7 @@ def test_powers_of_two_have_two_bits_or_more(lenet: Path) -> None:
     report = share(lenet, codebook="powers", gates=Gates(min_sqnr=5)).report
     assert report.settings["codebook"] == "powers"
     assert report.quality.sqnr >= 5
-    assert min(report.bits.values()) == 2
+    assert set(report.bits.values()) <= {2, 4, 8}
 
 
 def test_a_missed_gate(lenet: Path, data: dict[str, Path], tmp_path: Path) -> None:
