@@ -74,7 +74,7 @@ def test_samples_beside_statistics_are_for_judging(resnet: Path, images: Any) ->
     statistics = onnxcomp.calibrate(resnet, calibration=images).statistics
     readings = images.readings
     result = onnxcomp.quantize(resnet, mode="static", statistics=statistics, calibration=images, bench=False)
-    assert images.readings == readings + 3  # verified; judged: the original, and the result beside it
+    assert images.readings == readings + 4  # verified; judged: the original, and the result beside it; layers described
     assert result.report.evaluation.startswith("samples from memory")
 
 
