@@ -215,7 +215,10 @@ def upgrade_opset(model: "ir.Model", minimum: int) -> bool:
 
 
 def infer_shapes(model: "ir.Model") -> None:
-    """Add the types and shapes that follow from the inputs, in place; what can't be inferred stays unknown.
+    """Add the types and shapes that follow from the inputs, in place; what can't be inferred stays as it was.
+
+    What the file claims of values in between may be wrong (a batch of one, where the inputs take any), and is used only
+    where an operator of another domain gives them.
 
     Raises:
         ModelError: The model contradicts itself.
@@ -224,8 +227,13 @@ def infer_shapes(model: "ir.Model") -> None:
 
     if not _fits_protobuf(model):
         return  # onnx's inference serializes the model; larger ones keep the types they came with
+    proto = to_proto(model)
+    theirs = {name for node in proto.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    claims = [info for info in proto.graph.value_info if info.name in theirs]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(claims)
     try:
-        inferred = from_proto(onnx.shape_inference.infer_shapes(to_proto(model), data_prop=True))
+        inferred = from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
     except Exception as err:  # C++ code that raises many kinds
         raise ModelError(f"shape inference failed: {str(err).strip()[:300]}") from err
     # By position, not by name: the branches of an If may use one name for different tensors

@@ -367,6 +367,17 @@ class TestInferShapes:
         assert types == [ir.DataType.INT64, ir.DataType.FLOAT]
         load(serialized(model))
 
+    def test_claims_about_values_in_between_may_be_wrong(self, parse: Parse) -> None:
+        """The inputs take any batch, and what an earlier export with a batch of one noted is still there."""
+        proto = parse("g (float[n, 4] x) => (float[n, 4] y) { a = Relu(x) b = com.microsoft.Gelu(a) y = Neg(b) }")
+        for name in ("a", "b"):
+            proto.graph.value_info.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]))
+        model = load(proto.SerializeToString())
+        infer_shapes(model)
+        first, custom, _ = (node.outputs[0] for node in model.graph)
+        assert str(first.shape) == "[n,4]"
+        assert custom.shape == (1, 4)  # nothing else is known of it
+
     def test_operators_of_other_domains(self, parse: Parse) -> None:
         text = "g (float[2] x) => (float[2] y) { a = com.microsoft.Gelu(x) y = Neg(a) }"
         model = load(parse(text).SerializeToString())

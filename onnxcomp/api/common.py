@@ -34,6 +34,7 @@ __all__ = [
     "oddities",
     "open_data",
     "open_statistics",
+    "set_aside",
     "size_on_disk",
     "unverified",
     "why_unmeasured",
@@ -50,6 +51,8 @@ _MADE_UP_SHAPES: tuple[dict[str, Any], ...] = (  # the first that fits is taken
 )
 _FEW = 30  # samples that a verdict should rest on at least
 _FIDELITY_RUNS = 64  # of calibration samples, where there is nothing else to judge on
+_FEWEST_TO_PART = 32  # runs of calibration samples
+_FITTED = 0.75  # of them, where the others judge
 
 
 def open_data(
@@ -197,6 +200,13 @@ def few(samples: int) -> str | None:
     return f"judged on {which}: each is {1 / samples:.0%} of the verdict, and rarer faults don't show; more tell more"
 
 
+def set_aside(calibration: Samples | None, evaluation: Samples | None, seed: int) -> tuple[Samples | None, ...]:
+    """Return calibration samples to fit to, and others to judge on where there are enough and none to evaluate on."""
+    if calibration is None or evaluation is not None or (calibration.length or 0) < _FEWEST_TO_PART:
+        return calibration, None
+    return calibration.split(_FITTED, seed)
+
+
 def choose_task(
     calibration: Samples | None,
     evaluation: Samples | None,
@@ -204,6 +214,7 @@ def choose_task(
     metric: str | None,
     *,
     max_drop: float | None = None,
+    aside: Samples | None = None,
     notes: list[str],
 ) -> Task:
     """Decide what answers are judged on, and say so where it is less than labels.
@@ -214,6 +225,7 @@ def choose_task(
         made_up: Made-up samples to judge on, other than those of calibration; needed where neither is given.
         metric: As the user named it.
         max_drop: Largest accepted drop of the score; None: none is too large.
+        aside: What `set_aside` kept of the calibration samples.
         notes: Gets plain sentences for the reader.
 
     Raises:
@@ -239,9 +251,18 @@ def choose_task(
         return Task(evaluation)
     if metric is not None:
         raise MetricError("a metric needs labelled samples", hint="--eval DATA")
+    if aside is not None:
+        notes.append(
+            "no evaluation samples (--eval DATA): judged by fidelity on a quarter of the calibration samples, which "
+            "nothing is fitted to"
+        )
+        return Task(aside.spread(_FIDELITY_RUNS))
     if made_up is None and calibration is not None:
-        notes.append("no evaluation samples (--eval DATA): judged by fidelity on the calibration samples")
-        return Task(calibration.spread(_FIDELITY_RUNS))
+        notes.append(
+            "no evaluation samples (--eval DATA): judged by fidelity on the calibration samples, too few to part: "
+            "what is fitted to them may look better than it is"
+        )
+        return Task(calibration.spread(_FIDELITY_RUNS), fitted=True)
     assert made_up is not None
     notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
     return Task(made_up)

@@ -20,6 +20,7 @@ from onnxcomp.api.common import (
     oddities,
     open_data,
     open_statistics,
+    set_aside,
     unverified,
     why_unmeasured,
 )
@@ -291,13 +292,14 @@ def prepare(
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
-    task = choose_task(calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
+    fitted, aside = set_aside(calibration_samples, evaluation, seed) if made_up is None else (calibration_samples, None)
+    task = choose_task(fitted, evaluation, made_up, metric, max_drop=budget.max_drop, aside=aside, notes=notes)
     evaluated = task.samples.description
     task, verdict = hold_out(task, seed)
     work = Work(
         task=task,
         target=chosen,
-        calibration=calibration_samples,
+        calibration=fitted,
         statistics=known,
         recipe=recipe,
         techniques=None if techniques is None else tuple(techniques),
@@ -310,7 +312,7 @@ def prepare(
     )
     settings = Settings(
         model=str(source) if source else "(in memory)",
-        calibration=known.samples if known else calibration_samples.description if calibration_samples else None,
+        calibration=known.samples if known else fitted.description if fitted else None,
         evaluation=evaluated,
         verdict=verdict,
         metric=task.metric_name,

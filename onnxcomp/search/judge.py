@@ -36,12 +36,14 @@ class Task:
         metric: Scores outputs against labels; None: fidelity to the original decides alone.
         metric_name: For reports.
         held_out: Samples of the final verdict that the search does not see; None: it sees all.
+        fitted: Whether these are calibration samples too: what was fitted to them looks better than it is.
     """
 
     samples: Samples
     metric: Metric | None = None
     metric_name: str | None = None
     held_out: Samples | None = None
+    fitted: bool = False
 
     @property
     def final(self) -> "Task":

@@ -20,10 +20,10 @@ _MILDER = 3  # whole candidates that are tried, each milder than the one before
 
 
 def may_prune(work: Work) -> bool:
-    """Say whether to try. Made-up inputs tell ranges well enough, but not which channels matter: only where named."""
-    if work.techniques is not None:
-        return work.calibration is not None and "prune" in work.techniques
-    return work.calibration is not None and not isinstance(work.calibration, SyntheticSamples)
+    """Say whether to try. Where made-up inputs, or what judges, tell which channels matter: only where named."""
+    if work.calibration is None or work.techniques is not None:
+        return work.calibration is not None and "prune" in (work.techniques or ())
+    return not work.task.fitted and not isinstance(work.calibration, SyntheticSamples)
 
 
 def prune(

@@ -32,7 +32,7 @@ _ATTEMPTS = 3  # each with twice the time of the one before: other programs come
 _DISTURBED = 1.06  # of the time that a model took before
 _LONG = 3.0  # seconds of a look that sees enough of a machine to know it
 _PAUSE = 1.0  # seconds until the next look
-_PATIENCE = 40.0  # seconds of pauses and further looks in all
+_FURTHER = 12  # further looks in all
 
 
 class Race:
@@ -67,12 +67,14 @@ class Race:
         self._memory = memory or Memory()
         self._measured = measured
         self._fastest: dict[str, float] = {}  # seconds of an undisturbed run, by the fingerprint of a model
-        self._patience = _PATIENCE
+        self._further = _FURTHER
 
     def meet(self) -> None:
         """Time the original alone, long before it is compared: what is slow for seconds only is noticed then."""
         if self._measured is None:
-            self._steady({"original": self._original}, self._alone)
+            models = {"original": self._original}
+            measure = partial(self._steady, models, self._alone)
+            self._memory.recall("time of the original", partial(_key, "alone", models), Comparison, measure)
 
     def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
         """Time several models well enough to rank them."""
@@ -133,10 +135,10 @@ class Race:
 
     def _alone(self) -> Comparison:
         half_width, seconds = _ALONE
-        run = partial(open_session(self._original, threads=self.threads).run, self.feed)
-        return interleave(
-            {"original": run}, baseline="original", half_width=half_width, max_seconds=seconds, seed=self._seed
-        )
+        # two sessions, which take the caches from each other as contenders do
+        runs = (partial(open_session(self._original, threads=self.threads).run, self.feed) for _ in range(2))
+        contenders = dict(zip(("original", "itself"), runs, strict=True))
+        return interleave(contenders, baseline="original", half_width=half_width, max_seconds=seconds, seed=self._seed)
 
     def _steady(self, models: "Mapping[str, ir.Model]", run: Callable[[], Comparison]) -> Comparison:
         """Time models, and once more a while later as long as one of them is slower than it is known to be.
@@ -147,15 +149,14 @@ class Race:
         """
         keys = {name: fingerprint(model) for name, model in models.items()}
         while True:
-            begin = time.monotonic()
             comparison = run()
             times = {keys[timing.name]: timing.undisturbed for timing in comparison.timings if timing.name in keys}
             slow = any(taken > _DISTURBED * self._fastest.get(key, taken) for key, taken in times.items())
-            if not slow or comparison.seconds > _LONG or self._patience <= 0:
+            if not slow or comparison.seconds > _LONG or self._further == 0:
                 break
             self._progress("wait until other programs are done", None)
             time.sleep(_PAUSE)
-            self._patience -= time.monotonic() - begin
+            self._further -= 1
         for key, taken in times.items():
             self._fastest[key] = min(taken, self._fastest.get(key, taken))
         return comparison

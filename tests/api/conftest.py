@@ -21,7 +21,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             seconds = {name: 0.001 * (1 if name == baseline else ratio) for name in contenders}
             timings = [Timing(name, s, 0.1, 0.1, 10, s) for name, s in seconds.items()]
             found = {name: Ratio(ratio, ratio * 0.999, ratio * 1.001) for name in contenders if name != baseline}
-            return Comparison(tuple(timings), found, rounds=10, seconds=0.1, settled=True)
+            return Comparison(tuple(timings), found, rounds=10, seconds=9.0, settled=True)
 
         monkeypatch.setattr(race, "interleave", interleave)
 

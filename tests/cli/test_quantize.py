@@ -32,7 +32,7 @@ def folder(sample_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def interleave(contenders: dict[str, Callable[[], object]], *, baseline: str, **_: Any) -> Comparison:
         timings = tuple(Timing(name, 0.001, 0.002, 0.003, 10, 0.001) for name in contenders)
         ratios = {name: Ratio(0.5, 0.499, 0.501) for name in contenders if name != baseline}
-        return Comparison(timings, ratios, rounds=10, seconds=0.1, settled=True)
+        return Comparison(timings, ratios, rounds=10, seconds=9.0, settled=True)
 
     monkeypatch.setattr(race, "interleave", interleave)
     return tmp_path
