@@ -57,8 +57,8 @@ class ShareWeightsConfig:
         method: With ``kmeans`` the error is least for so many centroids; with ``entropy`` it is least at so much
             entropy, with up to 256 centroids: larger in the graph, smaller in a packed file.
         init: Of ``kmeans``: ``exact``, or Lloyd's algorithm from ``linear``, ``density`` or ``random`` centroids.
-        codebook: ``free``: any centroids; ``powers``: 0 and powers of two, for hardware that shifts; one less than
-            2^bits.
+        codebook: Which centroids there may be: ``free``: any; ``powers``: 0 and powers of two, for
+            hardware that shifts; one less than 2^bits.
         weighting: How much a weight counts: ``inputs``: as E[x^2] of what it multiplies, in the calibration samples;
             ``none``: all the same; ``auto``: ``inputs`` where there are samples.
         assignment: Which centroid stands for a weight: ``nearest``; ``feedback``: what changes the outputs of the layer
