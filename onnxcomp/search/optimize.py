@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,7 +247,7 @@ class _Optimizer:
         if self._given or not may_prune(self._work) or self._late():
             return []
         best = next(iter(self._ranked(kept)), None)
-        tried, found = prune(best, builder, prover.judge, goal=self._work.goal, late=self._late)
+        tried, found = prune(best, builder, partial(prover.judge, boldest=True), goal=self._work.goal, late=self._late)
         built += tried
         for candidate in tried:
             if candidate is not found and candidate.result.rejected is None:

@@ -112,13 +112,20 @@ class Prover:
         for key, answer in zip(sent, answers, strict=True):
             self._found[key] = answer.found if answer.original == self.searched else None
 
-    def judge(self, candidate: Built) -> None:
-        """Fill in a candidate's quality, and why it is rejected for that, if it is."""
+    def judge(self, candidate: Built, *, boldest: bool = False) -> None:
+        """Fill in a candidate's quality, and why it is rejected for that, if it is.
+
+        Args:
+            candidate: What is judged.
+            boldest: Whether the boldest of many is looked for: it must keep the bounds by a margin.
+        """
         result = candidate.result
         self._progress(f"judge {result.name}", None)
         try:
             result.quality = self._quality(self._searching, candidate, "searched", early=True)
             result.rejected = self._searching.objection(result.quality)
+            if boldest and result.rejected is None:
+                result.rejected = self._searching.luck(result.quality)
         except (MetricError, ModelError) as err:  # the original's answers were fine: this model's are not
             result.rejected = str(err)
 

@@ -89,6 +89,28 @@ def test_bounds_with_labels(judge: Any, quality: Quality, budget: dict[str, floa
 
 
 @pytest.mark.parametrize(
+    ("quality", "answers", "reason"),
+    [
+        (Quality(1.0, 1.0, 40), 10, None),  # no answer is another: nothing is left to luck
+        (Quality(0.99, 1.0, 40), 10, None),
+        (Quality(0.995, 0.98, 40), 1000, None),  # 20 of 1000 differ: give or take sqrt(20) / 1000 = 0.0045
+        (Quality(0.995, 0.98, 40), 500, "drops by 0.0050, give or take 0.0063"),
+        (Quality(1.0, 0.971, 40), 1000, "agreement 0.9710, give or take 0.0054"),
+        (Quality(1.0, 0.971, 40), 10**6, None),
+    ],
+)
+def test_the_boldest_of_many_keeps_a_margin(
+    linear: Any, samples: Any, quality: Quality, answers: int, reason: str | None
+) -> None:
+    feed = {"x": np.eye(4, dtype=np.float32)[:1]}
+    labels = [np.zeros(answers, np.int64)]
+    task = Task(samples([feed], labels), lambda *_: 1.0, "top1")
+    found = Judge(linear(np.eye(4)), task, Budget()).luck(quality)
+    assert (found is None) == (reason is None), found
+    assert reason is None or reason in found
+
+
+@pytest.mark.parametrize(
     ("quality", "budget", "reason"),
     [
         (Quality(None, 1.0, 20), {}, None),

@@ -162,7 +162,7 @@ DECLINED: dict[str, tuple[str, str]] = {
     "weight given at run time": (
         "g (float[N, 64] x, float[64, 32] v) => (float[N, 32] y) { y = MatMul(x, v) }", "not constant"),
     "weight with a default": (
-        "g (float[N, 64] x, float[64, 32] m) => (float[N, 32] y) { y = MatMul(x, m) }", "not constant"),
+        "g (float[N, 64] x, float[64, 32] m) => (float[N, 32] y) { a = MatMul(x, m) y = Mul(a, two) }", "not constant"),
     "float64": ("g (double[N, 64] x) => (double[N, 32] y) { y = MatMul(x, double) }", "not float32"),
     "float16": ("g (float16[N, 64] x) => (float16[N, 32] y) { y = MatMul(x, half) }", "not float32"),
     "NaN": (dense("y = MatMul(x, nan)"), "NaN"),
@@ -195,6 +195,7 @@ def test_near_misses_are_left_alone(parse: Parse, quantize: Any, constants: Any,
         "stacked": gaussian(3, 64, 32),
         "column": gaussian(2000, 1),
         "integers": np.ones((64, 32), np.int64),
+        "two": np.array(2.0),
         "w": gaussian(1, 64, 24),
         "r": gaussian(1, 64, 16),
     }
