@@ -173,16 +173,18 @@ def test_one_weight_of_two_layers_stays_one(run: Run) -> None:
     assert sum(value.const_value.nbytes for value in large) < W.nbytes
 
 
-def with_weights_as_inputs(ir_version: int) -> onnx.ModelProto:
-    proto = parsed(GRAPH + " { a = MatMul(x, w) y = Add(a, b) }", w=W, b=np.ones(64, np.float32))
+def with_weights_as_inputs(ir_version: int, *listed: str) -> onnx.ModelProto:
+    weights = {"w": W, "b": np.ones(64, np.float32), "two": np.full(1, 2, np.float32)}
+    proto = parsed(GRAPH + " { a = MatMul(x, w) c = Add(a, b) y = Mul(c, two) }", **weights)
     proto.ir_version = ir_version
-    for name, shape in (("w", [64, 64]), ("b", [64])):
-        proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    for name in listed:
+        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, weights[name].shape)
+        proto.graph.input.append(value)
     return proto
 
 
 def test_initializers_that_a_caller_may_override_are_left_alone(run: Run) -> None:
-    proto = with_weights_as_inputs(8)
+    proto = with_weights_as_inputs(8, "w", "b")
     result, reports = run(proto, least=60.0)
     assert [value.name for value in result.graph.inputs] == ["x", "w", "b"]
     assert "a caller may override an operand" in {skip.reason for skip in reports["quantize-static"].skipped}
@@ -191,8 +193,9 @@ def test_initializers_that_a_caller_may_override_are_left_alone(run: Run) -> Non
     np.testing.assert_allclose(open_session(result).run(feed)["y"], expected, rtol=1e-3)
 
 
-def test_initializers_that_old_files_had_to_list_as_inputs_are_weights(run: Run) -> None:
-    result, reports = run(with_weights_as_inputs(3))
+@pytest.mark.parametrize("ir_version", [3, 8])  # and many exporters went on with it
+def test_initializers_that_old_files_had_to_list_as_inputs_are_weights(run: Run, ir_version: int) -> None:
+    result, reports = run(with_weights_as_inputs(ir_version, "w", "b", "two"))
     assert [value.name for value in result.graph.inputs] == ["x"]
     assert reports["quantize-static"].counters["int8 anchors"] == 1
 
