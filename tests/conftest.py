@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" not in item.keywords)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_second_looks() -> Iterator[None]:
+    """Take times as they come: tests run side by side, and none asks how fast anything is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("onnxcomp.search.race._FURTHER", 0)
+        yield
+
+
 class ListSamples(Samples):
     """Samples from memory that count how often they are read from the start."""
 

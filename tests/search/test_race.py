@@ -37,6 +37,7 @@ def raced(parse: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch
     def run(looks: _Looks) -> Comparison:
         monkeypatch.setattr(module, "interleave", looks)
         monkeypatch.setattr(module, "_PAUSE", 0.0)
+        monkeypatch.setattr(module, "_FURTHER", 12)
         feed = {"x": np.zeros((1, 4), np.float32)}
         race = Race(original, feed, threads=1, seed=0, progress=lambda *_: None)
         race.meet()
