@@ -99,9 +99,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as err:
-        raise UsageError(f"{path} is not valid TOML: {err}", hint="correct it, or pass --no-config") from err
+        raise UsageError(f"{path} is not valid TOML: {err}", hint="correct it, or leave it out: onnxcomp --no-config ...") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise UsageError(f"cannot read {path}: {err}", hint="correct it, or pass --no-config") from err
+        raise UsageError(f"cannot read {path}: {err}", hint="correct it, or leave it out: onnxcomp --no-config ...") from err
 
 
 def _unknown(path: Path, key: str, what: str, known: Iterable[str]) -> UsageError:
