@@ -26,6 +26,7 @@ from onnxcomp.errors import UsageError
 
 __all__ = ["Configuration", "command_line", "file_values", "read_configuration", "used_file"]
 
+_HINT = "correct it, or leave it out: onnxcomp --no-config ..."
 _NAME = "onnxcomp.toml"
 _PROJECT = "pyproject.toml"
 # TOML's own names of what a value may be
@@ -99,9 +100,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as err:
-        raise UsageError(f"{path} is not valid TOML: {err}", hint="correct it, or leave it out: onnxcomp --no-config ...") from err
+        raise UsageError(f"{path} is not valid TOML: {err}", hint=_HINT) from err
     except (OSError, UnicodeDecodeError) as err:
-        raise UsageError(f"cannot read {path}: {err}", hint="correct it, or leave it out: onnxcomp --no-config ...") from err
+        raise UsageError(f"cannot read {path}: {err}", hint=_HINT) from err
 
 
 def _unknown(path: Path, key: str, what: str, known: Iterable[str]) -> UsageError:
