@@ -34,7 +34,6 @@ __all__ = [
     "oddities",
     "open_data",
     "open_statistics",
-    "set_aside",
     "size_on_disk",
     "unverified",
     "why_unmeasured",
@@ -200,13 +199,6 @@ def few(samples: int) -> str | None:
     return f"judged on {which}: each is {1 / samples:.0%} of the verdict, and rarer faults don't show; more tell more"
 
 
-def set_aside(calibration: Samples | None, evaluation: Samples | None, seed: int) -> tuple[Samples | None, ...]:
-    """Return calibration samples to fit to, and others to judge on where there are enough and none to evaluate on."""
-    if calibration is None or evaluation is not None or (calibration.length or 0) < _FEWEST_TO_PART:
-        return calibration, None
-    return calibration.split(_FITTED, seed)
-
-
 def choose_task(
     calibration: Samples | None,
     evaluation: Samples | None,
@@ -214,10 +206,12 @@ def choose_task(
     metric: str | None,
     *,
     max_drop: float | None = None,
-    aside: Samples | None = None,
+    seed: int,
     notes: list[str],
-) -> Task:
+) -> tuple[Task, Samples | None]:
     """Decide what answers are judged on, and say so where it is less than labels.
+
+    Where there is nothing else, a quarter of the calibration samples is set aside to judge on; see `_apart`.
 
     Args:
         calibration: Calibration samples, made-up ones among them.
@@ -225,8 +219,11 @@ def choose_task(
         made_up: Made-up samples to judge on, other than those of calibration; needed where neither is given.
         metric: As the user named it.
         max_drop: Largest accepted drop of the score; None: none is too large.
-        aside: What `set_aside` kept of the calibration samples.
+        seed: Which of the calibration samples are set aside.
         notes: Gets plain sentences for the reader.
+
+    Returns:
+        The task, and the calibration samples that are left to fit to.
 
     Raises:
         MetricError: The metric can't be loaded, or has no labels to work on.
@@ -240,7 +237,7 @@ def choose_task(
                 notes.append(
                     f"{counted(answers, 'label')}: one answer is worth more than the whole budget of {max_drop:g}"
                 )
-            return Task(evaluation, function, name)
+            return Task(evaluation, function, name), calibration
         if metric is not None:
             how = "a sub-folder per class" if isinstance(evaluation, ImageFolder) else "save them as the array 'labels'"
             raise MetricError(
@@ -248,24 +245,27 @@ def choose_task(
                 hint=f"{how}, or leave the metric out",
             )
         notes.append("no labels: fidelity to the original decides")
-        return Task(evaluation)
+        return Task(evaluation), calibration
     if metric is not None:
         raise MetricError("a metric needs labelled samples", hint="--eval DATA")
-    if aside is not None:
-        notes.append(
-            "no evaluation samples (--eval DATA): judged by fidelity on a quarter of the calibration samples, which "
-            "nothing is fitted to"
-        )
-        return Task(aside.spread(_FIDELITY_RUNS))
     if made_up is None and calibration is not None:
-        notes.append(
-            "no evaluation samples (--eval DATA): judged by fidelity on the calibration samples, too few to part: "
-            "what is fitted to them may look better than it is"
-        )
-        return Task(calibration.spread(_FIDELITY_RUNS), fitted=True)
+        return _apart(calibration, seed, notes)
     assert made_up is not None
     notes.append("no samples: judged by fidelity on made-up inputs, which real data may not resemble")
-    return Task(made_up)
+    return Task(made_up), calibration
+
+
+def _apart(calibration: Samples, seed: int, notes: list[str]) -> tuple[Task, Samples]:
+    """Part calibration samples into some to judge on and some to fit to, where there are enough."""
+    how = "no evaluation samples (--eval DATA): judged by fidelity on"
+    if (calibration.length or 0) < _FEWEST_TO_PART:
+        notes.append(
+            f"{how} the calibration samples, too few to part: what is fitted to them may look better than it is"
+        )
+        return Task(calibration.spread(_FIDELITY_RUNS), fitted=True), calibration
+    notes.append(f"{how} a quarter of the calibration samples, which nothing is fitted to")
+    fitted, aside = calibration.split(_FITTED, seed)
+    return Task(aside.spread(_FIDELITY_RUNS)), fitted
 
 
 def check_metric(spec: str | None) -> None:

@@ -19,7 +19,6 @@ from onnxcomp.api.common import (
     make_up,
     oddities,
     open_data,
-    set_aside,
     size_on_disk,
 )
 from onnxcomp.data import ImageOptions, Samples
@@ -211,8 +210,7 @@ def assign(
         if made_up:
             found.append("calibrated on made-up inputs: expect a worse model than with real samples")
             samples = invented.others()
-    samples, aside = set_aside(samples, judged_on, seed) if invented is None else (samples, None)
-    task = choose_task(samples, judged_on, invented, metric, max_drop=gates.max_drop, aside=aside, notes=found)
+    task, samples = choose_task(samples, judged_on, invented, metric, max_drop=gates.max_drop, seed=seed, notes=found)
     if gates.max_drop is not None and task.metric is None:
         raise UsageError(f"max-drop needs labels, and {task.samples.description} has none", hint="--eval DATA")
     return Assignment(

@@ -20,7 +20,6 @@ from onnxcomp.api.common import (
     oddities,
     open_data,
     open_statistics,
-    set_aside,
     unverified,
     why_unmeasured,
 )
@@ -292,14 +291,15 @@ def prepare(
         notes.append("no calibration samples (--calibration DATA): static INT8, often the fastest, was not tried")
     if known is not None and calibration is not None:
         notes.append("ranges come from the statistics file; the calibration samples tell what harms, and are judged on")
-    fitted, aside = set_aside(calibration_samples, evaluation, seed) if made_up is None else (calibration_samples, None)
-    task = choose_task(fitted, evaluation, made_up, metric, max_drop=budget.max_drop, aside=aside, notes=notes)
+    task, calibration_samples = choose_task(
+        calibration_samples, evaluation, made_up, metric, max_drop=budget.max_drop, seed=seed, notes=notes
+    )
     evaluated = task.samples.description
     task, verdict = hold_out(task, seed)
     work = Work(
         task=task,
         target=chosen,
-        calibration=fitted,
+        calibration=calibration_samples,
         statistics=known,
         recipe=recipe,
         techniques=None if techniques is None else tuple(techniques),
@@ -312,7 +312,7 @@ def prepare(
     )
     settings = Settings(
         model=str(source) if source else "(in memory)",
-        calibration=known.samples if known else fitted.description if fitted else None,
+        calibration=known.samples if known else calibration_samples.description if calibration_samples else None,
         evaluation=evaluated,
         verdict=verdict,
         metric=task.metric_name,

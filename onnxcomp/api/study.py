@@ -128,7 +128,7 @@ def sensitivity(
         if synthetic_calibration and known is None:
             notes.append("calibrated on made-up inputs: real ones may be harmed elsewhere")
             samples = made_up.others()
-    task = choose_task(samples, evaluation, made_up, metric, max_drop=budget.max_drop, notes=notes)
+    task, samples = choose_task(samples, evaluation, made_up, metric, max_drop=budget.max_drop, seed=seed, notes=notes)
     if samples is None and evaluation is not None:
         notes.append("no calibration samples: noise was measured on the evaluation samples, which judge as well")
 

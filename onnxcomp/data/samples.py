@@ -91,7 +91,7 @@ class Samples(ABC):
         Each run is the middle one of its share, so that neither end is favoured.
         """
         _check_count(n)
-        total = self._count_runs()
+        total = self.count()
         n = min(n, total)
         return Selection(self, [(2 * i + 1) * total // (2 * n) for i in range(n)])
 
@@ -113,7 +113,7 @@ class Samples(ABC):
         """
         if not 0 < share < 1:
             raise DataError(f"the share of a split must be between 0 and 1, got {share}")
-        total = self._count_runs()
+        total = self.count()
         if total < 2:
             raise DataError(
                 f"{self.description}: can't be split into two parts", hint="give more samples, or smaller batches"
@@ -123,7 +123,8 @@ class Samples(ABC):
         size = min(max(round(share * total), 1), total - 1)
         return Selection(self, sorted(dealt[:size].tolist())), Selection(self, sorted(dealt[size:].tolist()))
 
-    def _count_runs(self) -> int:
+    def count(self) -> int:
+        """Return the number of runs; where the length is not known, they are all read for it."""
         return sum(1 for _ in self) if self.length is None else self.length
 
 

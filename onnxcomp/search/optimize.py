@@ -262,7 +262,7 @@ class _Optimizer:
     def _gains(self, candidate: Built, best: Built) -> bool:
         """Whether a candidate is clearly better for the goal than another, which loses less.
 
-        Two sessions of one small model can differ by a third, so it must be so beside the original and side by side.
+        A neighbour on the machine can hide or feign a gain for a while: it must be there beside the original, too.
         """
         if not choose.worth_saving(candidate.result, [best.result], self._size, self._work.goal):
             return False

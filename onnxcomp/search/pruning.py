@@ -21,8 +21,10 @@ _MILDER = 3  # whole candidates that are tried, each milder than the one before
 
 def may_prune(work: Work) -> bool:
     """Say whether to try. Where made-up inputs, or what judges, tell which channels matter: only where named."""
-    if work.calibration is None or work.techniques is not None:
-        return work.calibration is not None and "prune" in (work.techniques or ())
+    if work.calibration is None:
+        return False
+    if work.techniques is not None:
+        return "prune" in work.techniques
     return not work.task.fitted and not isinstance(work.calibration, SyntheticSamples)
 
 

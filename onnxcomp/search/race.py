@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from onnxcomp.data import Feed
 from onnxcomp.measure import Comparison, Ratio, interleave
@@ -66,7 +67,7 @@ class Race:
         self._progress = progress
         self._memory = memory or Memory()
         self._measured = measured
-        self._fastest: dict[str, float] = {}  # seconds of an undisturbed run, by the fingerprint of a model
+        self._fastest: WeakKeyDictionary[ir.Model, float] = WeakKeyDictionary()  # seconds of an undisturbed run
         self._further = _FURTHER
 
     def meet(self) -> None:
@@ -147,18 +148,17 @@ class Race:
             models: By their names in the comparison; others in it are not looked at.
             run: Times them.
         """
-        keys = {name: fingerprint(model) for name, model in models.items()}
         while True:
             comparison = run()
-            times = {keys[timing.name]: timing.undisturbed for timing in comparison.timings if timing.name in keys}
-            slow = any(taken > _DISTURBED * self._fastest.get(key, taken) for key, taken in times.items())
+            times = {models[one.name]: one.undisturbed for one in comparison.timings if one.name in models}
+            slow = any(taken > _DISTURBED * self._fastest.get(model, taken) for model, taken in times.items())
             if not slow or comparison.seconds > _LONG or self._further == 0:
                 break
             self._progress("wait until other programs are done", None)
             time.sleep(_PAUSE)
             self._further -= 1
-        for key, taken in times.items():
-            self._fastest[key] = min(taken, self._fastest.get(key, taken))
+        for model, taken in times.items():
+            self._fastest[model] = min(taken, self._fastest.get(model, taken))
         return comparison
 
     def _run(

@@ -29,18 +29,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcomp.data import Samples
-from onnxcomp.errors import ModelError, PassError, RecipeError
-from onnxcomp.facts import name_nodes
+from onnxcomp.errors import ModelError, RecipeError
 from onnxcomp.model import infer_shapes, open_session
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats
 from onnxcomp.passes.cleanup._graph import constant, onnx_domain
-from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 from onnxcomp.runtime import Session
 from onnxcomp.statistics import Relay, inner_values
 
 from .adjoints import ADJOINTS
 from .linear import Layer, layer_of, left
 from .order import differing
+from .origin import beside
 
 __all__ = ["Distill", "DistillConfig"]
 
@@ -87,17 +86,10 @@ class Distill(Pass[DistillConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the weights in place."""
-        if ctx.samples is None:
-            raise PassError("distillation needs calibration samples", hint="--calibration DATA")
-        if ctx.origin is None:
-            raise PassError("nothing was pruned in this recipe", hint="put a step that prunes before it")
-        teacher = ctx.origin.model.clone()
-        for each in (teacher, model):
-            FoldBatchNorm().run(each, PassContext(ctx.target))
-            name_nodes(each.graph)
-        feeds = ctx.samples.spread(self.config.runs)
+        teacher, samples = beside(model, ctx)
+        feeds = samples.spread(self.config.runs)
         part = _Part.of(model, teacher, ctx, self.config.exclude)
-        if part is None or sum(1 for _ in feeds) < 2:
+        if part is None or feeds.count() < 2:
             return PassStats(modified=False)
         best = self._descend(model, teacher, part, ctx, feeds)
         if best is None:

@@ -5,11 +5,35 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.passbase import Origin
+from onnxcomp.data import Samples
+from onnxcomp.errors import PassError
+from onnxcomp.facts import name_nodes
+from onnxcomp.passbase import Origin, PassContext
+from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 
 from .groups import Channels, Kept
 
-__all__ = ["after"]
+__all__ = ["after", "beside"]
+
+
+def beside(model: ir.Model, ctx: PassContext) -> tuple[ir.Model, Samples]:
+    """Prepare a pruned model to be fitted: BatchNormalization is folded and nodes are named, in place.
+
+    Returns:
+        A copy of the original prepared in the same way, and the calibration samples; the context has an origin then.
+
+    Raises:
+        PassError: There are no samples, or nothing was pruned.
+    """
+    if ctx.samples is None:
+        raise PassError("fitting a pruned model needs calibration samples", hint="--calibration DATA")
+    if ctx.origin is None:
+        raise PassError("nothing was pruned in this recipe", hint="put a step that prunes before it")
+    teacher = ctx.origin.model.clone()
+    for each in (teacher, model):
+        FoldBatchNorm().run(each, PassContext(ctx.target))
+        name_nodes(each.graph)
+    return teacher, ctx.samples
 
 
 def after(origin: Origin | None, model: ir.Model, channels: Channels, kept: Kept) -> Origin:

@@ -32,16 +32,15 @@ import onnx_ir as ir
 
 from onnxcomp.data import Samples
 from onnxcomp.data.samples import Selection
-from onnxcomp.errors import PassError, RecipeError
-from onnxcomp.facts import name_nodes
+from onnxcomp.errors import RecipeError
 from onnxcomp.passbase import Need, Pass, PassContext, PassStats
 from onnxcomp.passes.cleanup._graph import Names
-from onnxcomp.passes.cleanup.batch_norm import FoldBatchNorm
 from onnxcomp.statistics import MOST_BYTES, POSITIONS, Relay, inner_values
 
 from .gates import Gates, gates_of
 from .linear import Layer, alone, layer_of
 from .order import differing, in_stages, one_way
+from .origin import beside
 from .refit import SWEEPS, Fit
 
 __all__ = ["Recover", "RecoverConfig"]
@@ -88,21 +87,13 @@ class Recover(Pass[RecoverConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         """Rewrite the weights in place."""
-        if ctx.samples is None:
-            raise PassError("recovery needs calibration samples", hint="--calibration DATA")
-        if ctx.origin is None:
-            raise PassError("nothing was pruned in this recipe", hint="put a step that prunes before it")
-        teacher = ctx.origin.model.clone()
-        for each in (teacher, model):
-            FoldBatchNorm().run(each, PassContext(ctx.target))
-            name_nodes(each.graph)
+        teacher, samples = beside(model, ctx)
         layers = self._layers(model, teacher, ctx)
         if not layers:
             return PassStats(modified=False)
-        feeds = ctx.samples.spread(self.config.runs)
+        feeds = samples.spread(self.config.runs)
         if self.config.spare:
-            number = sum(1 for _ in feeds) if feeds.length is None else feeds.length
-            feeds = Selection(feeds, [run for run in range(number) if (run + 1) % self.config.spare])
+            feeds = Selection(feeds, [run for run in range(feeds.count()) if (run + 1) % self.config.spare])
         fitted = self._fit(model, teacher, layers, ctx, feeds)
         return PassStats(modified=fitted > 0, counters={"layers fitted": fitted} if fitted else {})
 

@@ -53,7 +53,7 @@ def collect_parts(
     Raises:
         As `collect_grams`.
     """
-    total = sum(1 for _ in samples) if samples.length is None else samples.length
+    total = samples.count()
     half = total // 2
     dealt = [range(total)]
     if total >= _PARTS:

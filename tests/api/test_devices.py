@@ -100,7 +100,7 @@ def test_the_table_of_nodes(content: bytes, device: list[NodeTime]) -> None:
     assert "5 others (--verbose)" in text
     assert "n11" not in text
     assert "n11" in full
-    assert "others" not in full
+    assert "others (--verbose)" not in full
     assert "n11" in report.html()
 
 

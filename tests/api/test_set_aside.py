@@ -43,3 +43,8 @@ def test_too_few_to_part_are_not_pruned_by(parse: Parse, data: Callable[[int], P
     names = [candidate.name for candidate in result.report.outcome.candidates]
     assert any("pruned" in name for name in names) == pruned
     assert any("too few to part" in note for note in result.report.notes) != pruned
+
+
+def test_units_are_not_judged_on_what_measures_their_noise(parse: Parse, data: Callable[[int], Path]) -> None:
+    found = onnxcomp.sensitivity(_net(parse), mode="static", calibration=data(64))
+    assert any("which nothing is fitted to" in note for note in found.notes)
