@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +19,10 @@ from onnxcomp.api.common import (
     open_data,
     size_on_disk,
 )
+from onnxcomp.api.disturbing import check_disturbances, disturb
 from onnxcomp.api.layers import layer_fidelity
 from onnxcomp.api.pairs import Outputs, Pair, pair_by_name, pair_by_position
-from onnxcomp.data import PERTURBATIONS, Feed, ImageOptions, Samples, can_perturb, fitting, perturbed
+from onnxcomp.data import ImageOptions, Samples
 from onnxcomp.errors import GateFailed, MetricError, UsageError
 from onnxcomp.facts import feature_outputs
 from onnxcomp.metrics import (
@@ -37,7 +37,7 @@ from onnxcomp.metrics import (
     top_hits,
 )
 from onnxcomp.model import load, open_session
-from onnxcomp.report import CompareReport, Robustness, ScoreChange, machine, now, versions
+from onnxcomp.report import CompareReport, ScoreChange, machine, now, versions
 from onnxcomp.search import Progress, Task
 from onnxcomp.search.spool import Spool
 from onnxcomp.target import Gates
@@ -45,30 +45,9 @@ from onnxcomp.target import Gates
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_disturbances", "compare"]
+__all__ = ["compare"]
 
 _BOOTSTRAP_SECONDS = 30.0
-_ALL = "all"  # kinds of disturbance that suit the inputs
-
-
-@dataclass(slots=True)
-class _Disturbance:
-    """One kind and strength of disturbance, and what it did so far."""
-
-    kind: str
-    strength: float
-    rng: np.random.Generator
-    between: Fidelity
-    reference: Fidelity
-    candidate: Fidelity
-    severity: int | None = None
-    hits: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    def result(self) -> Robustness:
-        kept = self.reference.agreement, self.candidate.agreement
-        scores = tuple(float(np.concatenate(side).mean()) for side in zip(*self.hits, strict=True))
-        first, second = scores or (None, None)
-        return Robustness(self.kind, self.strength, self.between.agreement, *kept, first, second, self.severity)
 
 
 def compare(
@@ -84,6 +63,7 @@ def compare(
     batch: int = 1,
     images: ImageOptions | None = None,
     seed: int = 0,
+    time_budget: float = 300.0,
     progress: Progress | None = None,
 ) -> CompareReport:
     """Run two models on the same inputs, and compare their answers with each other and with labels.
@@ -105,6 +85,8 @@ def compare(
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
         seed: For made-up inputs, disturbances and the bootstrap.
+        time_budget: Seconds that disturbances may take: where all runs would take longer, some are disturbed, spread
+            over all.
         progress: Called with the stage and the share done.
 
     Returns:
@@ -121,6 +103,8 @@ def compare(
     check_disturbances(perturb)
     check_metric(metric)
     check_batch(batch)
+    if not time_budget > 0:
+        raise UsageError(f"time-budget must be positive, got {time_budget}")
     tell = progress or (lambda _stage, _share: None)
     tell("load", None)
     first, second = load(reference), load(candidate)
@@ -135,13 +119,25 @@ def compare(
         what = "a metric" if metric is not None else "the gate max-drop"
         raise MetricError(f"{what} needs labels, and {samples.description} has none", hint="--eval DATA")
     chosen = None if labels is None else choose_metric(metric, labels)
-    work = _Work(pair, samples, labels, chosen, feature_outputs(first))
-    work.disturb(check_disturbances(perturb, samples), seed)
+    wanted = check_disturbances(perturb, samples)
+    features = feature_outputs(first)
+    work = _Work(pair, samples, labels, chosen, features)
     work.run(tell)
     score = work.score(np.random.default_rng(seed), notes)
     if chosen is not None and score is not None:
         task = Task(samples, chosen[1], chosen[0])
         notes += filter(None, [doubt(score.reference, task)])
+    robustness, partly = disturb(
+        pair,
+        samples,
+        wanted,
+        top=TOP.get(chosen[0]) if chosen else None,
+        features=features,
+        seed=seed,
+        seconds=time_budget,
+        progress=tell,
+    )
+    notes += filter(None, [partly])
     if layers:
         tell("compare layers", None)
     compared = layer_fidelity(first, second, samples) if layers else ()
@@ -168,7 +164,7 @@ def compare(
         sqnr=found.sqnr,
         outputs=found.outputs,
         score=score,
-        robustness=tuple(disturbance.result() for disturbance in work.disturbances),
+        robustness=robustness,
         layers=compared,
         notes=tuple(notes),
         versions=versions(),
@@ -200,15 +196,7 @@ class _Work:
         self._hits: list[tuple[np.ndarray, np.ndarray]] = []
         self._answers = (Spool(), Spool())
         self.fidelity = self._new_fidelity()
-        self.disturbances: list[_Disturbance] = []
         self.runs = 0
-
-    def disturb(self, wanted: Sequence[tuple[str, float, int | None]], seed: int) -> None:
-        """Also compare under these disturbances."""
-        for number, (kind, strength, severity) in enumerate(wanted):
-            between, reference, candidate = (self._new_fidelity() for _ in range(3))
-            rng = np.random.default_rng([seed, number])
-            self.disturbances.append(_Disturbance(kind, strength, rng, between, reference, candidate, severity))
 
     def run(self, progress: Progress) -> None:
         """Run both models on everything."""
@@ -217,8 +205,6 @@ class _Work:
             clean = self._pair.run(feed)
             self.fidelity.add(*clean)
             self._keep(clean)
-            for disturbance in self.disturbances:
-                self._run_disturbed(feed, clean, disturbance)
             self.runs += 1
             progress("compare", self.runs / total if total else None)
 
@@ -229,14 +215,6 @@ class _Work:
         elif self._metric is not None:
             for spool, outputs in zip(self._answers, answers, strict=True):
                 spool.append(outputs)
-
-    def _run_disturbed(self, feed: Feed, clean: tuple[Outputs, Outputs], disturbance: _Disturbance) -> None:
-        answers = self._pair.run(perturbed(feed, disturbance.kind, disturbance.strength, disturbance.rng))
-        disturbance.between.add(*answers)
-        disturbance.reference.add(clean[0], answers[0])
-        disturbance.candidate.add(clean[1], answers[1])
-        if self._top is not None:
-            disturbance.hits.append(self._right(answers))
 
     def _right(self, answers: tuple[Outputs, Outputs]) -> tuple[np.ndarray, np.ndarray]:
         assert self._labels is not None
@@ -279,49 +257,6 @@ def _bootstrapped(
         method = "no interval"
     low, high = (found.low, found.high) if found else (None, None)
     return ScoreChange(name, reference, candidate, candidate - reference, low, high, method, len(labels))
-
-
-def _parse(text: str) -> tuple[str, float | None]:
-    """Read ``noise=0.05``; ``noise`` alone, and ``all``, have no strength."""
-    kind, given, strength = text.partition("=")
-    if not given and (kind == _ALL or kind in PERTURBATIONS):
-        return kind, None
-    try:
-        value = float(strength)
-    except ValueError:
-        value = float("nan")
-    if kind not in PERTURBATIONS or not 0 < value < float("inf"):
-        kinds = ", ".join(PERTURBATIONS)
-        raise UsageError(
-            f"not a disturbance: {text!r}",
-            hint=f"write KIND=STRENGTH, as in noise=0.05, KIND for its five severities, or all; kinds are {kinds}",
-        )
-    return kind, value
-
-
-def check_disturbances(perturb: Sequence[str], samples: Samples | None = None) -> list[tuple[str, float, int | None]]:
-    """Return kind, strength and severity of each disturbance that is asked for; without samples only read them.
-
-    Raises:
-        UsageError: One is none, or none of the inputs can be disturbed by it.
-    """
-    if isinstance(perturb, str):
-        raise UsageError("perturb is a list of disturbances, not one text", hint=f"pass [{perturb!r}]")
-    asked = [_parse(text) for text in perturb]
-    if samples is None or not asked:
-        return []
-    feed = next(iter(samples.take(1)))
-    found: list[tuple[str, float, int | None]] = []
-    for kind, strength in asked:
-        for one in fitting(feed) if kind == _ALL else (kind,):
-            if not any(can_perturb(value, one) for value in feed.values()):
-                what = "an image" if PERTURBATIONS[one].images else "of floats or uint8"
-                raise UsageError(f"no input can be disturbed by {one}: none is {what}", hint="leave out --perturb")
-            severities = enumerate(PERTURBATIONS[one].severities, 1)
-            found += (
-                [(one, value, level) for level, value in severities] if strength is None else [(one, strength, None)]
-            )
-    return found
 
 
 def _name(model: object, otherwise: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from onnxcomp.api.common import Data
-from onnxcomp.api.comparison import check_disturbances
+from onnxcomp.api.disturbing import check_disturbances
 from onnxcomp.api.optimization import optimize
 from onnxcomp.data import ImageOptions
 from onnxcomp.errors import GateFailed, OnnxCompError, OutputError, UsageError

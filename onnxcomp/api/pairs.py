@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,13 +30,13 @@ class Pair:
         reference: The one whose names are used.
         candidate: The other.
         inputs: The candidate's names of inputs by the reference's; those that are the same may be missing.
-        outputs: The reference's names of outputs by the candidate's.
+        outputs: The reference's names of outputs by the candidate's; as well.
     """
 
     reference: Session
     candidate: Session
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, feed: Feed) -> tuple[Outputs, Outputs]:
         """Return the outputs of both, by the reference's names.
@@ -47,7 +47,7 @@ class Pair:
         """
         answers = self.reference.run(feed)
         theirs = self.candidate.run({self.inputs.get(name, name): value for name, value in feed.items()})
-        renamed = {self.outputs[name]: value for name, value in theirs.items()}
+        renamed = {self.outputs.get(name, name): value for name, value in theirs.items()}
         return answers, {name: renamed[name] for name in answers}  # in one order: a metric may take the first
 
 
@@ -70,7 +70,7 @@ def pair_by_name(first: "ir.Model", second: "ir.Model", names: tuple[str, str]) 
             pair_by_position(first, second)
             err.hint = "--by-position pairs inputs and outputs by their order"
         raise
-    return {}, {str(value.name): str(value.name) for value in first.graph.outputs}
+    return {}, {}
 
 
 def pair_by_position(first: "ir.Model", second: "ir.Model") -> Names:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from onnxcomp.api.common import Data
-from onnxcomp.api.comparison import check_disturbances
+from onnxcomp.api.disturbing import check_disturbances
 from onnxcomp.api.optimization import Prepared, prepare
 from onnxcomp.data import ImageOptions
 from onnxcomp.facts import opset, parameter_count

@@ -45,6 +45,10 @@ def command(
     batch: options.Batch = 1,
     images: Images,
     seed: options.Seed = 0,
+    time_budget: Annotated[
+        float,
+        typer.Option(help="Seconds that --perturb may take: where they are too few, on some runs, spread over all."),
+    ] = 300.0,
     delivery: Delivery,
 ) -> None:
     """Compare the answers of two models on the same inputs, with each other and with labels.
@@ -71,6 +75,7 @@ def command(
             batch=batch,
             images=images,
             seed=seed,
+            time_budget=time_budget,
             progress=progress,
         )
     delivery.deliver(found)

@@ -101,7 +101,9 @@ def command(
     *,
     images: Images,
     seed: options.Seed = 0,
-    time_budget: Annotated[float, typer.Option(help="Seconds after which no optional step is begun.")] = 300.0,
+    time_budget: Annotated[
+        float, typer.Option(help="Seconds after which no optional step is begun; --perturb may take a fifth on top.")
+    ] = 300.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be tried; measure and write nothing.")
     ] = False,

@@ -10,7 +10,7 @@ from onnxcomp.data.images import ImageFolder
 from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
 from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, fitting, perturbed
-from onnxcomp.data.samples import Feed, InputSpec, Samples
+from onnxcomp.data.samples import Feed, InputSpec, Samples, spread_runs
 from onnxcomp.data.synthetic import DYNAMIC_SIZE, SyntheticSamples
 from onnxcomp.errors import DataError
 from onnxcomp.usercode import load_function, names_function
@@ -29,6 +29,7 @@ __all__ = [
     "fitting",
     "open_samples",
     "perturbed",
+    "spread_runs",
     "synthetic",
 ]
 

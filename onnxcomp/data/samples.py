@@ -16,6 +16,7 @@ __all__ = [
     "Feed",
     "InputSpec",
     "Samples",
+    "spread_runs",
 ]
 
 Feed = Mapping[str, np.ndarray]
@@ -91,9 +92,7 @@ class Samples(ABC):
         Each run is the middle one of its share, so that neither end is favoured.
         """
         _check_count(n)
-        total = self.count()
-        n = min(n, total)
-        return Selection(self, [(2 * i + 1) * total // (2 * n) for i in range(n)])
+        return Selection(self, spread_runs(self.count(), n))
 
     def split(self, share: float, seed: int) -> "tuple[Samples, Samples]":
         """Split into two parts that have no run in common, by contiguous blocks.
@@ -166,6 +165,12 @@ class Selection(Samples):
         """See `Samples.labels`."""
         labels = self._source.labels()
         return None if labels is None else [labels[i] for i in self._runs if i < len(labels)]
+
+
+def spread_runs(total: int, n: int) -> list[int]:
+    """Return the numbers of ``n`` runs evenly spread over ``total``, or of all where there are fewer."""
+    n = min(n, total)
+    return [(2 * i + 1) * total // (2 * n) for i in range(n)]
 
 
 def _check_count(n: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 
 import onnxcomp
+from onnxcomp.api import disturbing
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.errors import DataError, GateFailed, MetricError, UsageError
 
@@ -117,6 +119,38 @@ def test_severities(models: tuple[Path, Path], scores: dict[str, Any]) -> None:
     scaled = [one.agreement for one in found.robustness if one.perturbation == "scaling"]
     assert scaled == sorted(scaled)  # what is larger stands out of the bias that was added
     assert "noise 0.1 (severity 1)" in found.render()
+
+
+def test_disturbances_keep_a_time_budget(
+    models: tuple[Path, Path], scores: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on by a second per disturbed run, of which there are 100."""
+    seconds = iter(range(10_000))
+    started: list[float] = []
+
+    def tell(stage: str, share: float | None) -> None:
+        if stage == "disturb":
+            assert share is not None
+            started.append(share)
+
+    monkeypatch.setattr(disturbing, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    found = onnxcomp.compare(*models, eval=scores["eval"], perturb=["noise=1"], time_budget=60, progress=tell)
+    assert 5 < len(started) < 60
+    assert started == sorted(started)
+    assert started[-1] <= 1
+    assert [note for note in found.notes if "disturbed" in note] == [
+        f"disturbed were {len(started)} of 100 runs, spread over all: no more fit into 60 s (--time-budget)"
+    ]
+    assert found.runs == 100
+
+
+def test_one_run_is_disturbed_in_any_time(models: tuple[Path, Path], scores: dict[str, Any]) -> None:
+    hurried = onnxcomp.compare(*models, eval=scores["eval"], perturb=["noise=1"], time_budget=1e-9)
+    assert any("disturbed were 1 of 100 runs" in note for note in hurried.notes)
+    assert hurried.robustness[0].agreement in (0, 1)
+    assert hurried.score == onnxcomp.compare(*models, eval=scores["eval"]).score
+    unhurried = onnxcomp.compare(*models, eval=scores["eval"], perturb=["noise=1"], time_budget=1e9)
+    assert not any("disturbed" in note for note in unhurried.notes)
 
 
 def test_images_are_disturbed_as_such(resnet: Path, data: dict[str, Path]) -> None:
@@ -262,6 +296,7 @@ def test_models_that_can_not_be_paired(parse: Parse, models: tuple[Path, Path], 
         ({"perturb": ["noise=-1"]}, UsageError, "noise=-1"),
         ({"perturb": ["noise=nan"]}, UsageError, "nan"),
         ({"batch": 0}, UsageError, "batch"),
+        ({"time_budget": 0.0}, UsageError, "time-budget must be positive"),
     ],
 )
 def test_wrong_use(models: tuple[Path, Path], arguments: dict[str, Any], kind: type[Exception], says: str) -> None:
