@@ -25,6 +25,7 @@ __all__ = [
     "cpu_name",
     "detect",
     "get_target",
+    "told_apart",
 ]
 
 
@@ -278,9 +279,10 @@ class Gates:
         """
         found = []
         if self.max_drop is not None and drop is not None and drop > self.max_drop + 1e-9:  # a difference of counts
-            found.append(f"the metric drops by {drop:.4f}, allowed are {self.max_drop:g}")
+            found.append(f"the metric drops by {told_apart(drop, self.max_drop)}, allowed is {self.max_drop:g}")
         if self.min_agreement is not None and agreement < self.min_agreement:
-            found.append(f"agreement with the original {agreement:.4f} is under {self.min_agreement:g}")
+            told = told_apart(agreement, self.min_agreement)
+            found.append(f"agreement with the original {told} is under {self.min_agreement:g}")
         if self.min_sqnr is not None and not sqnr >= self.min_sqnr:
             found.append(f"SQNR {sqnr:.1f} dB is under {self.min_sqnr:g} dB")
         if self.max_size is not None and size > self.max_size:
@@ -288,6 +290,12 @@ class Gates:
         if self.max_size_ratio is not None and size > self.max_size_ratio * original_size:
             found.append(f"{size} bytes are more than {self.max_size_ratio:g} of the original's {original_size}")
         return found
+
+
+def told_apart(value: float, bound: float) -> str:
+    """Return a share with four digits, or with as many as it takes to differ from a bound that it is not."""
+    digits = next((n for n in range(4, 9) if round(value, n) != round(bound, n)), 4)
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.0000
 
 
 def get_target(name: str) -> Target:

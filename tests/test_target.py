@@ -26,6 +26,18 @@ def test_each_gate(kept: Gates, missed: Gates, says: str) -> None:
     assert says in miss
 
 
+@pytest.mark.parametrize(
+    ("gates", "found", "says"),
+    [
+        (Gates(max_drop=0), {"drop": 0.00002}, "drops by 0.00002, allowed is 0"),
+        (Gates(min_agreement=1), {"agreement": 0.99999}, "original 0.99999 is under 1"),
+    ],
+)
+def test_what_is_missed_by_little_does_not_look_kept(gates: Gates, found: dict[str, float], says: str) -> None:
+    (miss,) = gates.missed(**FOUND | found)
+    assert says in miss
+
+
 def test_without_gates_nothing_is_missed() -> None:
     assert Gates().missed(drop=1.0, agreement=0.0, sqnr=float("-inf"), size=10**12, original_size=1) == []
 

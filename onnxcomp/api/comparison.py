@@ -147,7 +147,13 @@ def compare(
     sizes = size_on_disk(reference, first), size_on_disk(candidate, second)
     drop = None if score is None else score.reference - score.candidate
     missed = gates.missed(drop=drop, agreement=found.agreement, sqnr=found.sqnr, size=sizes[1], original_size=sizes[0])
-    if gates.max_drop is not None and score is not None and score.low is not None and -score.low > gates.max_drop:
+    reaches = None if score is None or score.low is None else -score.low
+    if (
+        drop is not None
+        and reaches is not None
+        and gates.max_drop is not None
+        and drop - 1e-9 <= gates.max_drop < reaches
+    ):
         notes.append(f"the interval of the difference reaches beyond the allowed drop of {gates.max_drop:g}")
     report = CompareReport(
         reference=names[0],

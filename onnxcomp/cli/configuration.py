@@ -61,7 +61,9 @@ def read_configuration(folder: Path, known: Iterable[Command]) -> Configuration 
     if found is None:
         return None
     path, table = found
+    known = tuple(known)
     commands = {command.name: {p.key: p for p in command.parameters if p.key} for command in known}
+    arguments = {command.name: {p.name for p in command.parameters if not p.key} for command in known}
     values: dict[str, dict[str, Any]] = {name: {} for name in commands}
     for key, value in table.items():
         if key in commands:
@@ -76,6 +78,9 @@ def read_configuration(folder: Path, known: Iterable[Command]) -> Configuration 
         if not isinstance(table[name], dict):
             raise UsageError(f"{path}: {name} must be a table", hint=f"write [{name}], and options below it")
         for key, value in table[name].items():
+            if key in arguments[name]:
+                hint = f"it is no option: onnxcomp {name} takes it from the command line"
+                raise UsageError(f"{path}: '{name}.{key}' can't be set here", hint=hint)
             if key not in commands[name]:
                 raise _unknown(path, f"{name}.{key}", "option", {f"{name}.{option}" for option in commands[name]})
             option = commands[name][key]

@@ -8,7 +8,7 @@ from onnxcomp.measure import Ratio
 from onnxcomp.report.comparison import ScoreChange
 from onnxcomp.report.document import Document
 from onnxcomp.report.figures import bytes_text, markdown_cell, markdown_table, one_line, table
-from onnxcomp.target import Gates
+from onnxcomp.target import Gates, told_apart
 
 __all__ = ["CheckReport", "CheckSettings", "GateResult", "GateStatus", "GateUnit"]
 
@@ -71,9 +71,11 @@ class GateResult:
         known = self.low is not None and self.high is not None
         interval = f"[{self._figure(self.low)}, {self._figure(self.high)}]" if known else "-"  # type: ignore[arg-type]
         samples = "-" if self.samples is None else str(self.samples)
-        return (self.name, self.status, self._figure(self.bound), value, interval, samples)
+        bound = self._figure(self.bound, self.value)
+        return (self.name, self.status, bound, value, interval, samples)
 
-    def _figure(self, value: float) -> str:
+    def _figure(self, value: float, beside: float | None = None) -> str:
+        """Write a value in the gate's unit; `beside`: what it must not look the same as, the bound if not given."""
         match self.unit:
             case "bytes":
                 return bytes_text(int(value))
@@ -82,7 +84,7 @@ class GateResult:
             case "ratio":
                 return f"{value:.3f}"
             case _:
-                return f"{round(value, 4) + 0.0:.4f}"  # never -0.0000
+                return told_apart(value, self.bound if beside is None else beside)
 
 
 @dataclass(frozen=True, slots=True)

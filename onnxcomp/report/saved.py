@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxcomp.errors import DataError
@@ -88,13 +88,15 @@ class Saved:
             return GateResult("latency-growth", "not measured", "ratio", allowed, None, reason=reason)
         highest = after.high / before.low if before.low else math.inf
         grown = after.ratio / before.ratio, after.low / before.high, highest
-        return GateResult.of_interval("latency-growth", allowed, grown, seconds=report.settings.seconds)
+        found = GateResult.of_interval("latency-growth", allowed, grown, seconds=report.settings.seconds)
+        told = f"{after.ratio:.3f} of the original's time, {before.ratio:.3f} before: {found.reason}"
+        return replace(found, reason=told) if found.reason else found
 
     def _other_original(self, report: CheckReport) -> str | None:
         if report.baseline is None:
             return "there is no original to compare with"
         if report.baseline_sha256 != self.baseline_sha256:
-            return "the original is another one"
+            return "the original is not the one that the saved baseline was held against"
         return None
 
     def _other_answers(self, report: CheckReport) -> str | None:

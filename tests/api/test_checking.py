@@ -292,7 +292,7 @@ def test_options_come_from_the_file_and_the_command_line_wins(project: Path, cap
         encoding="utf-8",
     )
     assert call("check small.onnx") == 1
-    assert "max-drop: the metric drops by 0.1000, allowed are 0.05" in capfd.readouterr().err
+    assert "max-drop: the metric drops by 0.1000, allowed is 0.05" in capfd.readouterr().err
     assert call("check small.onnx --max-drop 0.2") == 0
     assert f" config  {project / 'pyproject.toml'}\n" in capfd.readouterr().out
     (project / "onnxcomp.toml").write_text("[check]\nmax-dorp = 0.05\n", encoding="utf-8")
