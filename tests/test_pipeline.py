@@ -34,7 +34,9 @@ class Changing(Pass[NoConfig]):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         ctx.skip(model.graph.node(0), "too easy")
-        return set_weight(model, np.eye(4) + self.by)
+        weight = model.graph.initializers["w"].const_value
+        assert weight is not None
+        return set_weight(model, weight.numpy() + self.by)
 
 
 class Lossy(Changing):
@@ -173,6 +175,13 @@ def test_rounding_is_no_change(apply: Any) -> None:
     assert report.modified
     assert report.sqnr > 60
     assert steps(result) == ["rounding"]
+
+
+def test_an_exact_pass_is_held_to_what_it_got_not_to_what_lossy_ones_before_it_changed(apply: Any) -> None:
+    result, (lossy, rounding, wrong) = apply("lossy", "rounding", "wrong")
+    assert steps(result) == ["lossy", "rounding"]
+    assert rounding.sqnr == pytest.approx(lossy.sqnr, abs=0.1)  # it is told against the original
+    assert "by more than rounding" in wrong.failure
 
 
 @pytest.mark.parametrize(

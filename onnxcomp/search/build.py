@@ -10,7 +10,7 @@ from onnxcomp.measure import node_times
 from onnxcomp.model import fingerprint, open_session, size
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
-from onnxcomp.recipe import Recipe
+from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.candidates import ATTENTION, Candidate, attended, corrected, retuned
 from onnxcomp.search.fronts import Fronts
 from onnxcomp.search.memory import Memory
@@ -107,6 +107,11 @@ class Builder:
         if self._ctx.ranges is not None:
             self._memory.keep_histograms(self._ctx.ranges.known)
         return made
+
+    def outcome(self, step: Step) -> str | None:
+        """Return what tells apart the models that a step can make of the cleaned-up one; None: it changes nothing."""
+        model, (report,) = run_recipe(self._cleaned, Recipe((step,)), self._ctx, self._verifier)
+        return fingerprint(model) if report.modified else None
 
     def _varied(
         self, what: str, origin: Built, make: Callable[[], tuple[Variant, tuple[Recipe, ...]] | None]

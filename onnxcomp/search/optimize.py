@@ -179,15 +179,17 @@ class _Optimizer:
         if self._collecting:
             return None
         sound = [candidate for candidate in built if candidate.result.rejected is None]
-        models = {candidate.result.name: candidate.model for candidate in sound}
-        comparison = self._race.rough(models) if self._work.timed else None
-        for candidate in sound:
-            result = candidate.result
+        comparison = self._race.rough({c.result.name: c.model for c in sound}) if self._work.timed else None
+        for result in (candidate.result for candidate in sound):
             result.latency = comparison.ratios[result.name] if comparison else None
-            result.rejected = choose.objection(
-                result, self._size, self._work.goal, self._work.budget, fallback=result.name == "cleanup"
-            )
+            self._weigh(result)
         return comparison
+
+    def _weigh(self, result: CandidateResult) -> bool:
+        """Say whether a candidate's size and latency, as measured last, are good enough; reject it where not."""
+        fallback, budget = result.name == "cleanup", self._work.budget
+        result.rejected = choose.objection(result, self._size, self._work.goal, budget, fallback=fallback)
+        return result.rejected is None
 
     def _improved(self, built: list[Built], improve: Callable[[Built, Race], Built | None]) -> Built | None:
         """Return a faster variant of the best candidate, timed, or None."""
@@ -229,7 +231,7 @@ class _Optimizer:
         queue = slim + self._ranked(kept) + rest
         while queue:
             candidate = queue.pop(0)
-            if (proof := prover.prove(candidate)) is not None:
+            if (proof := prover.prove(candidate)) is not None and self._weigh(candidate.result):
                 return proof
             if candidate.failed_verdict and (milder := builder.milder(candidate)) is not None:
                 built.append(milder)
@@ -377,9 +379,8 @@ class _Optimizer:
         budget = self._work.budget
         too_large = budget.max_size is not None and self._size > budget.max_size
         too_slow = budget.max_latency_ratio is not None and budget.max_latency_ratio < 1
-        if too_large or too_slow:
-            return "no candidate keeps the budget, and the original does not either"
-        return None
+        text = "no candidate keeps the budget, and the original does not either"
+        return text if too_large or too_slow else None
 
     def _cleaning(self, name: str) -> None:
         self._progress(f"clean up: {name}", None)

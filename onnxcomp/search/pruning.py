@@ -1,7 +1,8 @@
 """Looks for the most channels that can go: prune, recover, and then what is done to the best model anyway.
 
 How much is bisected on the float model, which costs no calibration; what is found is then built whole, milder where
-that loses too much. Whether it is kept, times decide.
+that loses too much. Amounts that come to the same channels are recovered and judged once. Whether it is kept, times
+decide.
 """
 
 from collections.abc import Callable
@@ -41,14 +42,20 @@ def prune(
         late: Whether to be content with what has been found.
     """
     what = "params" if goal == "size" else "macs"
-    tried: list[Built] = []
+    tried: dict[tuple[str, str], Built] = {}
 
     def attempt(kept: float, name: str, follow: Recipe) -> Built | None:
-        (made,) = builder.build([pruned(name, follow, {what: kept})]) or (None,)
+        candidate = pruned(name, follow, {what: kept})
+        outcome = builder.outcome(candidate.recipe.steps[0])
+        if outcome is None:
+            return None
+        if (outcome, name) in tried:  # rounded counts of channels: other amounts may come to the same model
+            return tried[outcome, name]
+        (made,) = builder.build([candidate]) or (None,)
         if made is None or not made.result.passes[0].modified:
             return None
         made.rescued = True  # it is milder ones that repair it
-        tried.append(made)
+        tried[outcome, name] = made
         if made.result.rejected is None:
             judge(made)
         return made
@@ -65,9 +72,15 @@ def prune(
         else:
             bold = middle
     if best is None or not best.recipe.steps:
-        return tried, found
-    for place in range(mild, max(mild - _MILDER, -1), -1):
-        made = None if late() else attempt(_KEPT[place], best.result.name, best.recipe)
-        if made is not None and made.result.rejected is None:
-            return tried, made
-    return tried, None
+        return [*tried.values()], found
+    found, before = None, len(tried)
+    for place in range(mild, -1, -1):
+        if late() or len(tried) == before + _MILDER:
+            break
+        made = attempt(_KEPT[place], best.result.name, best.recipe)
+        if made is None:  # milder amounts change nothing either
+            break
+        if made.result.rejected is None:
+            found = made
+            break
+    return [*tried.values()], found

@@ -10,8 +10,9 @@ section 3.2, with time in the place of bits.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Harm:
 
     Attributes:
         order: In which to leave them float.
-        alone: Noise power over signal power that each makes where all others are float.
+        alone: Noise power over signal power that each makes where all others are float; of those that were measured.
         simulated: Returns the noise when groups are left out; None: no simulation covers all of them.
     """
 
@@ -61,7 +62,14 @@ def noise_runs(model: "ir.Model", feed: Feed) -> int:
 
 
 def by_harm(
-    variants: Variants, groups: list[Switch], steps: int, *, cost: Cost, progress: Progress, late: Callable[[], bool]
+    variants: Variants,
+    groups: list[Switch],
+    steps: int,
+    *,
+    cost: Cost,
+    progress: Progress,
+    late: Callable[[], bool],
+    all_alone: bool = False,
 ) -> Harm:
     """Measure what groups of units do to the outputs, and put them in the order in which to leave them float.
 
@@ -71,25 +79,33 @@ def by_harm(
         steps: Number of the recipe's steps that have units.
         cost: Seconds that a group takes longer in float.
         progress: Told the share done.
-        late: Whether to be content with the order found so far.
+        late: Whether to be content with what has been measured so far.
+        all_alone: Whether each group is measured alone however late it is; else those left count as harmless.
     """
     simulation = variants.simulation()
     first = [group for group in groups if group.step == 0] if simulation is not None else []
     alone: dict[Switch, float] = {}
+
+    def in_time(groups: list[Switch]) -> Iterator[Switch]:
+        return takewhile(lambda _: all_alone or not late(), groups)
+
     ordered: list[Switch] = []
     noise: _Noise | None = None
     if simulation is not None and first:
         noise = _Noise(simulation, variants.verifier)
-        alone = {group: noise([other for other in first if other is not group]) for group in first}
-        ordered = _greedy(first, noise, alone=alone, cost=_floored(cost, first), progress=progress, late=late)
+        for group in in_time(first):
+            alone[group] = noise([other for other in first if other is not group])
+        known = dict.fromkeys(first, 0.0) | alone
+        ordered = _greedy(first, noise, alone=known, cost=_floored(cost, first), progress=progress, late=late)
     rest = [group for group in groups if group not in first]
-    for index, group in enumerate(rest):
+    for index, group in enumerate(in_time(rest)):
         progress(index / len(rest))
         others = [switch for other in groups if other is not group for switch in everywhere(other, steps)]
         alone[group] = _added_noise(variants.build(others))
     progress(None)
-    for group in sorted(rest, key=alone.__getitem__, reverse=True):  # before the first that harms less
-        at = next((i for i, other in enumerate(ordered) if alone[other] < alone[group]), len(ordered))
+    known = dict.fromkeys(groups, 0.0) | alone
+    for group in sorted(rest, key=known.__getitem__, reverse=True):  # before the first that harms less
+        at = next((i for i, other in enumerate(ordered) if known[other] < known[group]), len(ordered))
         ordered.insert(at, group)
     return Harm(ordered, alone, None if rest else noise)
 

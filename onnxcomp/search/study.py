@@ -224,6 +224,7 @@ class _Study:
             cost=self._saving,
             progress=partial(self._progress, "measure the harm"),
             late=partial(self._late, _SHARE_OF_ORDERING),
+            all_alone=True,
         )
         found, exclude = self._enough(harm.order)
         alone = {}

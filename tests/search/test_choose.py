@@ -104,6 +104,9 @@ def test_the_fallback_must_only_be_no_worse() -> None:
     assert objection(candidate(size=1001), ORIGINAL, "latency", Budget(), fallback=True) is not None
     assert objection(candidate(ratio=1.2), ORIGINAL, "latency", Budget(), fallback=True) is not None
     assert objection(same, ORIGINAL, "latency", Budget(max_size=900), fallback=True) is not None
+    slower = candidate(size=900, ratio=1.015, width=0.01)  # by its whole interval
+    assert objection(slower, ORIGINAL, "latency", Budget(), fallback=True) is not None
+    assert objection(slower, ORIGINAL, "size", Budget(), fallback=True) is None  # as any other that is smaller
 
 
 def test_only_what_is_clearly_better_than_all_that_is_kept_is_worth_saving() -> None:

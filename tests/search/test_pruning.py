@@ -26,11 +26,19 @@ def share(recipe: Recipe) -> float:
 
 
 class Workshop:
-    """Builds candidates that hold nothing but their names; those milder than `least` change nothing."""
+    """Builds candidates that hold nothing but their names; those milder than `least` change nothing.
 
-    def __init__(self, *, limit: Callable[[Recipe], float], least: float = 1.0) -> None:
+    Shares of the cost come to the same model where they are the same multiple of `rounded` percent.
+    """
+
+    def __init__(self, *, limit: Callable[[Recipe], float], least: float = 1.0, rounded: int = 1) -> None:
         self._limit = limit
         self._least = least
+        self._rounded = rounded
+
+    def outcome(self, step: Step) -> str | None:
+        (kept,) = step.settings.values()
+        return str(round(100 * kept) // self._rounded) if kept < self._least else None
 
     def build(self, wanted: list[Candidate]) -> list[Built]:
         (candidate,) = wanted
@@ -78,6 +86,14 @@ def test_what_follows_is_tried_milder_until_it_keeps_the_budget() -> None:
     assert [step.name for step in found.recipe.steps] == ["prune-channels", "recover", "quantize-static"]
     assert share(found.recipe) == 0.4
     assert tried[-3:] == [0.3, 0.35, 0.4]
+
+
+def test_amounts_that_come_to_the_same_channels_are_tried_once() -> None:
+    shop = Workshop(limit=lambda recipe: 0.35 if len(recipe.steps) == 2 else 0.6, rounded=25)
+    tried, found = search(shop, STATIC)
+    assert tried == [0.55, 0.3, 0.5, 0.75]  # the float model, then with what follows
+    assert found is not None
+    assert share(found.recipe) == 0.75
 
 
 def test_nothing_is_found_where_all_lose_too_much() -> None:

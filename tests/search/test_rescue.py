@@ -55,7 +55,10 @@ class MadeUp:
 
 
 def run(
-    variants: MadeUp, acceptable: Callable[[Any], bool], late: Callable[[], bool] = never
+    variants: MadeUp,
+    acceptable: Callable[[Any], bool],
+    late: Callable[[], bool] = never,
+    late_to_order: Callable[[], bool] | None = None,
 ) -> tuple[list[frozenset[str]], tuple[Variant, list[Switch]] | None]:
     """Rescue; return the models that were asked about, and what was found."""
     asked: list[frozenset[str]] = []
@@ -64,7 +67,7 @@ def run(
         asked.append(model)
         return acceptable(model)
 
-    return asked, rescue(variants, ask, ignore, late)  # type: ignore[arg-type]
+    return asked, rescue(variants, ask, ignore, late, late_to_order=late_to_order)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("step", [DYNAMIC, STATIC])
@@ -164,14 +167,27 @@ def test_late_takes_what_there_is() -> None:
 
     questions: list[int] = []
 
-    def late_from_the_fourth_on() -> bool:
+    def late_from_the_fourth_trial_on() -> bool:
         questions.append(1)
-        return len(questions) > 3
+        return len(questions) > len(noise) + 3  # each unit is measured first
 
-    asked, found = run(MadeUp(noise), five, late=late_from_the_fourth_on)
+    asked, found = run(MadeUp(noise), five, late=late_from_the_fourth_trial_on)
     assert found is not None
     assert len(found[1]) == 8  # 1, 2, 4, 8: enough, and no time to try fewer
     assert asked[-1] == found[0].model
+
+
+def test_units_that_no_time_is_left_to_measure_count_as_harmless() -> None:
+    noise = {f"n{i}": float(i) for i in range(8)}  # the last are the worst
+    questions: list[int] = []
+
+    def late_to_order() -> bool:
+        questions.append(1)
+        return len(questions) > 4
+
+    asked, _ = run(MadeUp(noise), lambda floats: len(floats) == 4, late_to_order=late_to_order)
+    assert asked[0] == {"n3"}
+    assert {"n0", "n1", "n2", "n3"} in asked
 
 
 def test_a_unit_so_bad_that_its_noise_is_infinite() -> None:
