@@ -46,6 +46,7 @@ from onnxcomp.report import (
     sweep_notes,
     versions,
 )
+from onnxcomp.report.figures import counted
 from onnxcomp.runtime import Provider, Session, check_provider, limits
 from onnxcomp.search import Progress
 
@@ -170,7 +171,7 @@ def bench(
         shared = None
         if streams is not None:
             sessions = [(entry.name, Session(entry.path, threads=threads, provider=provider).run) for entry in entries]
-            stage = partial(tell, f"measure {streams} streams")
+            stage = partial(tell, f"measure {counted(streams, 'stream')}")
             shared = share_out(sessions, feeds, asked, rows=rows, notes=notes, progress=stage)
         nodes: list[list[NodeTime]] = [[] for _ in entries]
         if profile or provider != "cpu":

@@ -15,6 +15,7 @@ from onnxcomp.model import fingerprint, load
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import Verifier, run_recipe
 from onnxcomp.report import CalibrateReport, Written, machine, now, versions
+from onnxcomp.report.figures import counted
 from onnxcomp.search import Progress, cleanup, prepared
 from onnxcomp.statistics import RangeStore, Statistics, float_tensors
 from onnxcomp.target import get_target
@@ -102,7 +103,7 @@ def calibrate(
     extremes = {name: found.extremes for name, found in store.known.items()}
     infinite = tuple(name for name, found in extremes.items() if not found.finite)
     if infinite:
-        notes.append(f"{len(infinite)} tensors take infinite values: the nodes around them will stay float")
+        notes.append(f"infinite values in {counted(len(infinite), 'tensor')}: the nodes around will stay float")
     statistics = Statistics(
         model=fingerprint(cleaned),
         samples=samples.description,

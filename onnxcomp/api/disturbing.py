@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxcomp.api.pairs import Pair
+from onnxcomp.api.pairs import Outputs, Pair
 from onnxcomp.data import PERTURBATIONS, Feed, Samples, can_perturb, fitting, perturbed, spread_runs
 from onnxcomp.errors import UsageError
 from onnxcomp.metrics import Fidelity, top_hits
@@ -18,6 +18,7 @@ _ALL = "all"  # kinds of disturbance that suit the inputs
 _GROWTH = 4  # from one round of runs to the next, while the time that one takes is being learnt
 
 _Wanted = tuple[str, float, int | None]  # kind, strength, severity
+_Hits = list[tuple[np.ndarray, np.ndarray]]  # which answers of either model are right, of each run
 
 
 class _Tally:
@@ -26,14 +27,14 @@ class _Tally:
     def __init__(self, wanted: _Wanted, features: frozenset[str]) -> None:
         self.wanted = wanted
         self.between, self.reference, self.candidate = (Fidelity(features=features) for _ in range(3))
-        self.hits: list[tuple[np.ndarray, np.ndarray]] = []
+        self.hits: _Hits = []
 
-    def result(self) -> Robustness:
+    def result(self, undisturbed: "_Hits") -> Robustness:
         kind, strength, severity = self.wanted
         kept = self.reference.agreement, self.candidate.agreement
-        scores = tuple(float(np.concatenate(side).mean()) for side in zip(*self.hits, strict=True))
-        first, second = scores or (None, None)
-        return Robustness(kind, strength, self.between.agreement, *kept, first, second, severity)
+        return Robustness(
+            kind, strength, self.between.agreement, *kept, *_scores(self.hits), severity, *_scores(undisturbed)
+        )
 
 
 def disturb(
@@ -72,9 +73,12 @@ def disturb(
         return (), None
     tallies = [_Tally(one, features) for one in wanted]
     labels = samples.labels() if top is not None else None
+    undisturbed: _Hits = []
     start, total, done = time.perf_counter(), samples.count(), 0
     for number, feed in _affordable(samples, total, start=start, seconds=seconds):
         clean = pair.run(feed)
+        if top is not None and labels is not None:
+            undisturbed.append(_right(clean, labels[number], top))
         for place, tally in enumerate(tallies):
             share = max((time.perf_counter() - start) / seconds, (done + place / len(tallies)) / total)
             progress("disturb", min(share, 1.0))
@@ -84,11 +88,23 @@ def disturb(
             tally.reference.add(clean[0], answers[0])
             tally.candidate.add(clean[1], answers[1])
             if top is not None and labels is not None:
-                reference, candidate = (top_hits([outputs], [labels[number]], top) for outputs in answers)
-                tally.hits.append((reference, candidate))
+                tally.hits.append(_right(answers, labels[number], top))
         done += 1
-    note = f"disturbed were {done} of {total} runs, spread over all: no more fit into {seconds:g} s (--time-budget)"
-    return tuple(tally.result() for tally in tallies), note if done < total else None
+    note = f"disturbed: {done} of {total} runs, spread over all; no more fit into {seconds:g} s (--time-budget)"
+    return tuple(tally.result(undisturbed) for tally in tallies), note if done < total else None
+
+
+def _right(answers: tuple[Outputs, Outputs], label: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    reference, candidate = (top_hits([outputs], [label], top) for outputs in answers)
+    return reference, candidate
+
+
+def _scores(hits: _Hits) -> tuple[float | None, float | None]:
+    """Return the share of right answers of both models."""
+    reference, candidate = (
+        (float(np.concatenate(side).mean()) for side in zip(*hits, strict=True)) if hits else (None, None)
+    )
+    return reference, candidate
 
 
 def _affordable(samples: Samples, total: int, *, start: float, seconds: float) -> Iterator[tuple[int, Feed]]:

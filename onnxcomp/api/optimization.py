@@ -35,6 +35,7 @@ from onnxcomp.metrics import TOP
 from onnxcomp.model import load, open_session
 from onnxcomp.recipe import Recipe
 from onnxcomp.report import Report, Robustness, Settings, Written, make_report
+from onnxcomp.report.figures import counted
 from onnxcomp.search import Outcome, Progress, Work, connected, hold_out
 from onnxcomp.search import optimize as _search
 from onnxcomp.statistics import Statistics
@@ -186,7 +187,7 @@ def optimize(
     if outcome.evidence is not None and (eval is not None or calibration is not None):
         found.append(few(outcome.evidence.samples))
     if work.memory.known:
-        found.append(f"{work.memory.known} results were known from an earlier start, and taken from the work folder")
+        found.append(f"{counted(work.memory.known, 'result')} known from an earlier start, taken from the work folder")
     if cluster is not None:
         found.append(f"candidates were judged on the cluster at {cluster}; the winner once more, and all timed, here")
     if outcome.cut_short:

@@ -9,6 +9,7 @@ import numpy as np
 from onnxcomp.data import Feed
 from onnxcomp.measure import Ratio, Streams, interleave, median_interval
 from onnxcomp.report import BenchSettings, StreamRate, Throughput
+from onnxcomp.report.figures import counted
 
 __all__ = ["alike", "share_out"]
 
@@ -55,7 +56,7 @@ def share_out(
             seed=asked.seed,
             progress=progress,
         )
-    notes += (f"with {len(feeds)} streams: {warning}" for warning in found.warnings)
+    notes += (f"with {counted(len(feeds), 'stream')}: {warning}" for warning in found.warnings)
     first = next(iter(windows.values())).runs
     rates = []
     for (name, _), (key, streams), timing in zip(models, windows.items(), found.timings, strict=True):

@@ -73,7 +73,7 @@ def bootstrapped(
         MetricError: The metric fails on all runs together.
     """
     if len(labels) < _FEWEST_RUNS:
-        return None, f"{len(labels)} runs are too few, {_FEWEST_RUNS} would do"
+        return None, f"too few runs, {len(labels)}; {_FEWEST_RUNS} would do"
 
     def difference(runs: np.ndarray) -> float:
         drawn = [labels[i] for i in runs]

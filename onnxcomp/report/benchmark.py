@@ -222,7 +222,7 @@ def _nodes(found: ModelBenchmark, *, verbose: bool) -> Iterable[list[str]]:
         yield [node.name, node.op_type, place, seconds_text(node.seconds), f"{100 * node.seconds / total:.1f} %"]
     if rest := found.nodes[len(shown) :]:
         seconds = sum(node.seconds for node in rest)
-        name = f"{len(rest)} others (--verbose)"
+        name = f"{counted(len(rest), 'other')} (--verbose)"
         yield [name, "", "", seconds_text(seconds), f"{100 * seconds / total:.1f} %"]
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from onnxcomp.measure import MEASUREMENTS, SCRIPT, BundledModel
 from onnxcomp.report.benchmark import BenchSettings
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, table
+from onnxcomp.report.figures import bytes_text, counted, table
 
 __all__ = ["BundleReport"]
 
@@ -45,7 +45,7 @@ class BundleReport(Document):
     def _lines(self, *, verbose: bool) -> Iterable[str]:
         inputs = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
         yield f" input   {self.settings.data}: {inputs}"
-        yield f" bundle  {self.folder}  {len(self.models)} models"
+        yield f" bundle  {self.folder}  {counted(len(self.models), 'model')}"
         yield ""
         rows = [["model", "size", "file", *(["fingerprint"] if verbose else [])]]
         for found in self.models:

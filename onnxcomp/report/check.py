@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from onnxcomp.measure import Ratio
 from onnxcomp.report.comparison import ScoreChange
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, markdown_cell, markdown_table, one_line, table
+from onnxcomp.report.figures import bytes_text, counted, markdown_cell, markdown_table, one_line, table
 from onnxcomp.target import Gates, told_apart
 
 __all__ = ["CheckReport", "CheckSettings", "GateResult", "GateStatus", "GateUnit"]
@@ -188,7 +188,9 @@ class CheckReport(Document):
         named = {kind: [result.name for result in self.results if result.status == kind] for kind in kinds}
         others = "".join(f"; {kind}: {', '.join(names)}" for kind, names in named.items() if names)
         passed = sum(result.status == "passed" for result in self.results)
-        return f"{'FAILED' if self.missed else 'PASSED'}: {passed} of {len(self.results)} gates passed{others}"
+        return (
+            f"{'FAILED' if self.missed else 'PASSED'}: {passed} of {counted(len(self.results), 'gate')} passed{others}"
+        )
 
     def fails(self, result: GateResult) -> bool:
         """Say whether a gate's result makes the check fail."""

@@ -1,13 +1,12 @@
 """What `compare` returns: how close a model's answers are to another's, how good both are, and under disturbance."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxcomp.metrics import OutputFidelity
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, counted, table
+from onnxcomp.report.figures import bytes_text, counted, decibels_text, table
 from onnxcomp.report.robustness import Robustness, robustness_rows
 from onnxcomp.target import Gates
 
@@ -147,7 +146,7 @@ class CompareReport(Document):
         for name, found in self.outputs.items():
             yield [
                 name,
-                "-" if found.sqnr is None else f"{found.sqnr:.1f} dB",
+                "-" if found.sqnr is None else decibels_text(found.sqnr),
                 "-" if found.cosine is None else f"{found.cosine:.6f}",
                 "-" if found.max_error is None else f"{found.max_error:.4g}",
                 f"{found.agreement:.4f}",
@@ -159,30 +158,31 @@ class CompareReport(Document):
         worst = sorted(self.layers, key=lambda layer: layer.sqnr - min(layer.before, _EXACT))[:_WORST]
         for layer in self.layers:
             if verbose or (layer in worst and layer.sqnr < min(layer.before, _EXACT)):
-                yield [f"{layer.op_type} {layer.node}", layer.tensor, _decibels(layer.sqnr), _decibels(layer.before)]
+                yield [
+                    f"{layer.op_type} {layer.node}",
+                    layer.tensor,
+                    decibels_text(layer.sqnr),
+                    decibels_text(layer.before),
+                ]
 
     def _verdict(self) -> Iterable[str]:
         yield f"{100 * self.agreement:.2f} % of the answers are the same"
         first = next((layer for layer in self.layers if layer.sqnr < _EXACT), None)
         if first is not None:
-            yield f"the error starts at {first.op_type} {first.node}: {_decibels(first.sqnr)}"
+            yield f"the error starts at {first.op_type} {first.node}: {decibels_text(first.sqnr)}"
         elif self.layers:
             yield f"no inner tensor is under {_EXACT:g} dB"
         score = self.score
         if score is not None and score.p_value is not None:
             yield (
-                f"{score.metric}: {score.gained} answers are right in the candidate alone, {score.lost} in the "
-                f"reference alone: p = {score.p_value:.3g} (McNemar's exact test)"
+                f"{score.metric}: right in the candidate alone {counted(score.gained or 0, 'answer')}, in the "
+                f"reference alone {score.lost}: p = {score.p_value:.3g} (McNemar's exact test)"
             )
         if score is not None and score.low is not None and score.high is not None:
             if score.low > 0 or score.high < 0:
                 yield f"{score.metric} is {'better' if score.low > 0 else 'worse'} by {abs(score.difference):.4f}"
             else:
                 yield f"no difference of {score.metric} is proven: the interval holds 0"
-
-
-def _decibels(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "exact" if value > 0 else "broken"
 
 
 def _score(score: ScoreChange) -> Iterable[list[str]]:

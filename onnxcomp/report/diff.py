@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, count_text, table
+from onnxcomp.report.figures import bytes_text, count_text, decibels_text, table
 from onnxcomp.report.inspection import Inspection, TensorFacts
 
 __all__ = ["Change", "DiffReport", "OperatorChange", "TensorChange"]
@@ -107,13 +107,13 @@ class DiffReport(Document):
         ):
             same = first == second
             yield f"{what} are the same" if same else f"{what} differ: {_declared(first)} and {_declared(second)}"
-        yield f"{self.unchanged} weights are the same, {len(self.tensors)} are not"
+        yield f"weights: {self.unchanged} the same, {len(self.tensors)} not"
 
 
 def _tensors(changes: Iterable[TensorChange]) -> Iterable[tuple[str, str, str, str, str]]:
     yield "weight", "change", "first", "second", "SQNR"
     for found in changes:
-        sqnr = "-" if found.sqnr is None else f"{found.sqnr:.1f} dB"
+        sqnr = "-" if found.sqnr is None else decibels_text(found.sqnr)
         yield found.name, found.change, found.first or "-", found.second or "-", sqnr
 
 

@@ -1,11 +1,13 @@
 """Figures as people read them."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 __all__ = [
     "bytes_text",
     "count_text",
     "counted",
+    "decibels_text",
     "markdown_cell",
     "markdown_table",
     "one_line",
@@ -35,6 +37,11 @@ def count_text(count: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 sample``, ``2 samples``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def decibels_text(ratio: float) -> str:
+    """Return a ratio in dB as ``38.6 dB``; without noise, or without a signal left, in words."""
+    return f"{ratio:.1f} dB" if math.isfinite(ratio) else "no noise" if ratio > 0 else "broken"
 
 
 def one_line(text: str) -> str:

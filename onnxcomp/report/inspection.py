@@ -15,7 +15,7 @@ from onnxcomp.report.contents import (
     histogram_rows,
 )
 from onnxcomp.report.document import Document
-from onnxcomp.report.figures import bytes_text, count_text
+from onnxcomp.report.figures import bytes_text, count_text, counted
 
 __all__ = ["Inspection", "NodeFacts", "OperatorFacts", "Placement", "TensorFacts", "Verdict", "WeightFacts"]
 
@@ -208,7 +208,7 @@ def _head(found: Inspection) -> Iterator[str]:
     if found.estimates is not None:
         yield from estimate_lines(found.estimates, found.size)
     if found.functions or found.subgraphs:
-        yield f" parts   {len(found.functions)} functions, {found.subgraphs} bodies of If, Loop or Scan"
+        yield f" parts   {counted(len(found.functions), 'function')}; bodies of If, Loop or Scan: {found.subgraphs}"
     yield f" state   {'holds integer operators already' if found.quantized else 'not quantized'}" + (
         "; made by onnxcomp, see --verbose" if found.recipe else ""
     )
@@ -232,7 +232,7 @@ def _operators(found: Inspection) -> Iterator[str]:
     yield f" {'operator':{width}} {'count':>6} {'parameters':>12} {'MACs':>12}"
     for o in found.operators:
         macs = count_text(o.macs) if o.macs or not o.unknown else ""
-        unknown = "" if not o.unknown else _UNKNOWN if o.unknown == o.count else f"{o.unknown} nodes unknown"
+        unknown = "" if not o.unknown else _UNKNOWN if o.unknown == o.count else f"{counted(o.unknown, 'node')} unknown"
         row = f" {o.op_type:{width}} {o.count:6} {count_text(o.parameters):>12} {macs:>12}"
         yield f"{row}  {unknown}" if unknown else row
 
@@ -265,7 +265,7 @@ def _placement(found: Placement) -> Iterator[str]:
     for kind in ("static", "dynamic"):
         chosen = [v for v in found.nodes if getattr(v, kind)]
         share = f", {sum(v.macs or 0 for v in chosen) / total:.0%} of the known MACs" if total else ""
-        yield f" {kind:8} {len(chosen)} of {len(found.nodes)} nodes{share}"
+        yield f" {kind:8} {len(chosen)} of {counted(len(found.nodes), 'node')}{share}"
         reasons = Counter(getattr(v, f"{kind}_reason") for v in found.nodes if not getattr(v, kind))
         yield from (f"   {count:5} not: {reason}" for reason, count in reasons.most_common())
     yield ""

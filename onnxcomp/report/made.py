@@ -11,7 +11,7 @@ from onnxcomp.passbase import Skip
 from onnxcomp.pipeline import PassReport
 from onnxcomp.report.anatomy import Anatomy
 from onnxcomp.report.document import Document, Written
-from onnxcomp.report.figures import bytes_text, count_text
+from onnxcomp.report.figures import bytes_text, count_text, decibels_text
 from onnxcomp.report.parts import latency_row, metric_label, pass_lines, size_row, written_lines
 from onnxcomp.search import Quality
 from onnxcomp.target import Gates
@@ -122,9 +122,9 @@ class MadeReport(Document):
         yield from pass_lines(made, verbose=verbose)
         if (skipped := self.skipped) and not verbose:
             reasons = Counter(skip.reason for skip in skipped)
-            counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(_REASONS))
-            more = ", ..." if len(reasons) > _REASONS else ""
-            yield f" {self.left}: {len(skipped)} ({counted}{more}); -v names each"
+            found = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common(_REASONS))
+            more = "; ..." if len(reasons) > _REASONS else ""
+            yield f" {self.left}: {len(skipped)} ({found}{more}); -v names each"
         yield from self.details(verbose=verbose)
 
     def _table(self) -> Iterable[str]:
@@ -138,7 +138,7 @@ class MadeReport(Document):
                 "allowed drop", gates.max_drop
             )
         yield f" {'agreement':12} {'':12} {after.agreement:12.4f}  {_bound('bound', gates.min_agreement)}"
-        yield f" {'SQNR':12} {'':12} {after.sqnr:9.1f} dB  {_bound('bound', gates.min_sqnr)}"
+        yield f" {'SQNR':12} {'':12} {decibels_text(after.sqnr):>12}  {_bound('bound', gates.min_sqnr)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

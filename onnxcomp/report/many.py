@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from onnxcomp.errors import EnvironmentUnavailable, GateFailed, ModelError, OnnxCompError, UsageError
 from onnxcomp.measure import Ratio
 from onnxcomp.report.document import Document, Written
-from onnxcomp.report.figures import markdown_cell, markdown_table, table
+from onnxcomp.report.figures import counted, markdown_cell, markdown_table, table
 
 __all__ = ["ModelResult", "OptimizeManyReport"]
 
@@ -102,7 +102,7 @@ class OptimizeManyReport(Document):
         if failed := self.failed:
             names = ", ".join(one.model for one in failed)
             raise _KINDS[self.exit_code](
-                f"{len(failed)} of {len(self.models)} models failed: {names}",
+                f"{len(failed)} of {counted(len(self.models), 'model')} failed: {names}",
                 hint="the report says why; the others are written" if len(failed) < len(self.models) else None,
             )
 
@@ -129,10 +129,8 @@ class OptimizeManyReport(Document):
                 yield f"         {one.hint}"
             if one.traceback:
                 yield one.traceback.rstrip()
-        yield (
-            f" result  {len(self.models) - len(self.failed)} of {len(self.models)} models written to {self.output} "
-            f"({self.seconds:.0f} s in all)"
-        )
+        written = f"{len(self.models) - len(self.failed)} of {counted(len(self.models), 'model')}"
+        yield f" result  {written} written to {self.output} ({self.seconds:.0f} s in all)"
 
 
 def _row(one: ModelResult) -> tuple[str, ...]:

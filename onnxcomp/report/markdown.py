@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
-from onnxcomp.report.figures import bytes_text, count_text, markdown_cell, markdown_table, seconds_text
+from onnxcomp.report.figures import bytes_text, count_text, decibels_text, markdown_cell, markdown_table, seconds_text
 from onnxcomp.report.parts import evidence_text, front_row
 from onnxcomp.report.robustness import robustness_rows
 
@@ -51,7 +51,7 @@ def _measures(report: Content) -> Iterable[tuple[str, ...]]:
     if outcome.evidence is not None:
         yield "verdict", "", "", evidence_text(outcome.evidence)
     yield "agreement", "", f"{outcome.quality.agreement:.4f}", f"at least {budget.agreement_bound:g}"
-    yield "SQNR", "", f"{outcome.quality.sqnr:.1f} dB", ""
+    yield "SQNR", "", decibels_text(outcome.quality.sqnr), ""
 
 
 def _candidates(report: Content) -> Iterable[tuple[str, ...]]:

@@ -19,6 +19,8 @@ class Robustness:
         reference_score: On disturbed inputs, for top1 and top5; None: not known.
         candidate_score: The same of the candidate.
         severity: 1 to 5, where the strength is that of a severity.
+        reference_undisturbed: The reference's score on the same runs as they are; None: not known.
+        candidate_undisturbed: The same of the candidate.
     """
 
     perturbation: str
@@ -29,6 +31,8 @@ class Robustness:
     reference_score: float | None
     candidate_score: float | None
     severity: int | None = None
+    reference_undisturbed: float | None = None
+    candidate_undisturbed: float | None = None
 
 
 def robustness_rows(found: Sequence[Robustness], names: tuple[str, str]) -> Iterable[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 from onnxcomp.errors import DataError
 from onnxcomp.measure import Ratio
 from onnxcomp.report.check import CheckReport, GateResult
+from onnxcomp.report.figures import counted
 from onnxcomp.report.reading import read_content
 
 __all__ = ["Saved"]
@@ -112,7 +113,7 @@ class Saved:
             return f"measured on another kind of machine: {self.machine}, this is {here}"
         asked = report.settings
         if (asked.threads, asked.batch) != (self.threads, self.batch):
-            return f"measured with {self.threads} threads and batches of {self.batch}"
+            return f"measured with {counted(self.threads, 'thread')} and batches of {self.batch}"
         if (runtime := _runtime(report.versions)) != self.runtime:
             return f"measured with onnxruntime {self.runtime}, this is {runtime}"
         return None

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxcomp.report.document import Document, Written
-from onnxcomp.report.figures import bytes_text, markdown_cell, markdown_table, seconds_text, table
+from onnxcomp.report.figures import (
+    bytes_text,
+    counted,
+    decibels_text,
+    markdown_cell,
+    markdown_table,
+    seconds_text,
+    table,
+)
 from onnxcomp.report.parts import written_lines
 from onnxcomp.search import LeftOut, Quality, UnitHarm
 from onnxcomp.target import Budget, Goal
@@ -141,7 +149,7 @@ class SensitivityReport(Document):
                 unit.name,
                 unit.op_type,
                 str(len(unit.nodes)),
-                _decibels(unit.sqnr),
+                decibels_text(unit.sqnr),
                 seconds_text(unit.seconds),
                 f"{unit.bytes / 1e3:.1f} kB",
                 f"{unit.harm:.2g}" if math.isfinite(unit.harm) else "saves none",
@@ -159,7 +167,7 @@ class SensitivityReport(Document):
             yield [
                 f"{found.units} of {len(self.units)}",
                 found.last,
-                "-" if found.sqnr is None else _decibels(found.sqnr),
+                "-" if found.sqnr is None else decibels_text(found.sqnr),
                 seconds_text(found.seconds),
                 f"{found.bytes / 1e3:.1f} kB",
                 *self._quality(found.quality),
@@ -182,20 +190,16 @@ class SensitivityReport(Document):
             if found.score is None or self.original_quality.score is None
             else [f"{found.score - self.original_quality.score:+.4f}"]
         )
-        return [*change, f"{found.agreement:.4f}", _decibels(found.sqnr)]
+        return [*change, f"{found.agreement:.4f}", decibels_text(found.sqnr)]
 
     def _verdict(self) -> str:
         count = len(self.units)
         if self.exclude is None:
             return f"no choice that was tried keeps the budget: {self._whole_objection()}"
         if not self.exclude:
-            return f"all {count} units can be rewritten inside the budget"
+            return f"{counted(count, 'unit')}: all can be rewritten inside the budget"
         left = next(found.units for found in self.together if found.quality and found.objection is None)
-        return f"the budget is kept when the first {left} of {count} units are left out, in this order"
+        return f"the budget is kept without the first {left} of {counted(count, 'unit')}, left out in this order"
 
     def _whole_objection(self) -> str:
         return next((found.objection for found in self.together if found.objection), "nothing was judged")
-
-
-def _decibels(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "no noise" if value > 0 else "broken"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
-from onnxcomp.report.figures import bytes_text, count_text, table
+from onnxcomp.report.figures import bytes_text, count_text, decibels_text, table
 from onnxcomp.report.parts import (
     evidence_text,
     front_row,
@@ -112,7 +112,7 @@ def _table(report: Content) -> Iterable[str]:
     bound = settings.budget.min_sqnr
     judged = "no bound: the labels decide" if settings.metric else "bound 20 dB"
     judged = judged if bound is None else f"bound {bound:g} dB"
-    yield f" {'SQNR':12} {'':12} {outcome.quality.sqnr:9.1f} dB   {judged}"
+    yield f" {'SQNR':12} {'':12} {decibels_text(outcome.quality.sqnr):>12}   {judged}"
 
 
 def _verdict(report: Content) -> str:

@@ -243,7 +243,7 @@ def test_no_annotations_outside_of_github(project: Path, capfd: pytest.CaptureFi
     assert call(f"{ALL} --max-drop 0.01") == 1
     out, err = capfd.readouterr()
     assert "::" not in out + err
-    assert "FAILED: 0 of 1 gates passed; failed: max-drop" in out
+    assert "FAILED: 0 of 1 gate passed; failed: max-drop" in out
 
 
 def test_junit_has_a_case_per_gate(project: Path, times: Times) -> None:

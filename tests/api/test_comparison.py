@@ -91,7 +91,7 @@ def test_a_metric_of_the_users_gets_a_bootstrap(
     few = onnxcomp.compare(*models, eval=scores["eval"], metric=f"{metric}:right", batch=10)
     assert few.score is not None
     assert few.score.low is None
-    assert any("10 runs are too few" in note for note in few.notes)
+    assert any("too few runs, 10" in note for note in few.notes)
     picky = onnxcomp.compare(*models, eval=scores["eval"], metric=f"{metric}:picky")
     assert picky.score is not None
     assert picky.score.low is None
@@ -139,14 +139,14 @@ def test_disturbances_keep_a_time_budget(
     assert started == sorted(started)
     assert started[-1] <= 1
     assert [note for note in found.notes if "disturbed" in note] == [
-        f"disturbed were {len(started)} of 100 runs, spread over all: no more fit into 60 s (--time-budget)"
+        f"disturbed: {len(started)} of 100 runs, spread over all; no more fit into 60 s (--time-budget)"
     ]
     assert found.runs == 100
 
 
 def test_one_run_is_disturbed_in_any_time(models: tuple[Path, Path], scores: dict[str, Any]) -> None:
     hurried = onnxcomp.compare(*models, eval=scores["eval"], perturb=["noise=1"], time_budget=1e-9)
-    assert any("disturbed were 1 of 100 runs" in note for note in hurried.notes)
+    assert any("disturbed: 1 of 100 runs" in note for note in hurried.notes)
     assert hurried.robustness[0].agreement in (0, 1)
     assert hurried.score == onnxcomp.compare(*models, eval=scores["eval"]).score
     unhurried = onnxcomp.compare(*models, eval=scores["eval"], perturb=["noise=1"], time_budget=1e9)

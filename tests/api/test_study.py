@@ -132,6 +132,6 @@ def test_progress_and_renderings(data: dict[str, Path], resnet: Path) -> None:
     text, markdown, content = found.render(), found.markdown(), json.loads(found.to_json())
     for rendered in (text, markdown):
         assert name in rendered
-        assert "units are left out, in this order" in rendered
+        assert "left out in this order" in rendered
     assert [unit["name"] for unit in content["units"]] == [unit.name for unit in found.units]
     assert content["exclude"] == list(found.exclude or ())

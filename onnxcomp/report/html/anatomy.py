@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from onnxcomp.report.figures import bytes_text
+from onnxcomp.report.figures import bytes_text, counted
 from onnxcomp.report.html.bars import Pair, Stack, dtype_kind, histogram, layer_map, pairs, short_dtype, stacks
 from onnxcomp.report.html.charts import run_dots, shortened
 from onnxcomp.report.html.common import Found, decibels, key, number
@@ -47,7 +47,7 @@ def _layers(layers: Sequence[Found]) -> Iterator[str]:
     changed = sum(one["dtype_before"] != one["dtype_after"] for one in layers)
     largest = sorted(layers, key=lambda one: -max(one["bytes_before"], one["bytes_after"]))[:_MOST_LAYERS]
     drawn = [one for one in layers if one in largest]
-    said = f"{changed} of {len(layers)} nodes with weights hold another data type than before."
+    said = f"Another data type than before: {changed} of {counted(len(layers), 'node')} with weights."
     if len(drawn) < len(layers):
         said += f" The {len(drawn)} largest are drawn, in the order of the graph; the table has them all."
     yield paragraph(said)

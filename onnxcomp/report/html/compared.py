@@ -73,7 +73,7 @@ def check_page(found: Found, command: str | None) -> str:
     return page(
         kind="check",
         title=found["model"],
-        verdict=f"{passed} of {len(results)} gates passed.",
+        verdict=f"{passed} of {counted(len(results), 'gate')} passed.",
         passed=not found["missed"],
         tiles=[*tiles, *_score_tile(found["score"])],
         sections=[

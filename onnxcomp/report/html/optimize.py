@@ -111,8 +111,8 @@ def _candidates(found: Found) -> Iterator[str]:
     if not points:
         return
     yield paragraph(
-        f"{len(points)} candidates were built. Each is a number here, and a row of the table below, which says what "
-        "became of it. Figures are shares of the original's; the original is the square at 1."
+        f"Built: {counted(len(points), 'candidate')}. Each is a number here, and a row of the table below, which "
+        "says what became of it. Figures are shares of the original's; the original is the square at 1."
     )
     drawn = [*_planes(found, points)]
     yield tag("div", *drawn, class_="columns")
@@ -209,7 +209,7 @@ def _planes(found: Found, points: Sequence[_Candidate]) -> Iterator[Markup]:
         here = Point("c0", "original", 0.0, 1.0, None, "before", "The original: size 1, nothing lost.")
         yield figure(
             "Size and what is lost" if not metric else f"Size and loss of {metric}",
-            f"{len(judged)} of {len(points)} were judged: best first, until one keeps the budget.",
+            f"Judged: {len(judged)} of {len(points)}, best first, until one keeps the budget.",
             scatter(
                 [here, *judged],
                 label="Candidates by loss and size",

@@ -13,6 +13,7 @@ from onnxcomp.report.html.markup import Markup, join, tag
 __all__ = ["Cell", "Section", "Tile", "bullets", "code", "facts", "figure", "fold", "page", "paragraph", "table"]
 
 _MOST_ROWS = 1000  # of a table: pages stay small
+_SEEN_ROWS = 14  # of a table at once: more are there to scroll to
 _THEMES = ("auto", "light", "dark")
 
 
@@ -162,7 +163,8 @@ def table(
         "tr", *(tag("th", name, scope="col", class_="n" if n else None) for name, n in zip(heads, numeric, strict=True))
     )
     body = [_row(row, numeric, keys[i] if keys else None) for i, row in enumerate(rows[:_MOST_ROWS])]
-    parts = [tag("caption", caption), tag("thead", head), tag("tbody", *body)]
+    many = f", {len(rows)} rows" if len(rows) > _SEEN_ROWS else ""
+    parts = [tag("caption", caption, many), tag("thead", head), tag("tbody", *body)]
     found = tag("div", tag("table", *parts), class_="scroll", tabindex=0, role="region", aria_label=caption)
     if len(rows) > _MOST_ROWS:
         return join([found, paragraph(f"{len(rows) - _MOST_ROWS} more rows are in the JSON report.")])

@@ -56,7 +56,8 @@ def _curves(kind: str, found: Sequence[Found], score: Mapping[str, float | str] 
     lines = []
     for name, side, shade in zip(names, ("reference", "candidate"), ("before", "after"), strict=True):
         field = f"{side}_score" if scored else f"{side}_kept"
-        start = float(score[side]) if scored and score else 1.0
+        on_these = next((one.get(f"{side}_undisturbed") for one in found), None)
+        start = float(score[side] if on_these is None else on_these) if scored and score else 1.0
         at = sorted((float(one[place]), float(one[field]), float(one["strength"])) for one in found)
         points = ((0.0, start), *((x, y) for x, y, _ in at))
         tips = (

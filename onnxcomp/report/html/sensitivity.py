@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from onnxcomp.report.figures import bytes_text
+from onnxcomp.report.figures import bytes_text, counted
 from onnxcomp.report.html.charts import Curve, curves
 from onnxcomp.report.html.common import Found, change, circumstances, decibels, number, reproduce, size_tile
 from onnxcomp.report.html.page import Cell, Section, Tile, bullets, figure, page, paragraph, table
@@ -45,9 +45,9 @@ def _verdict(found: Found) -> str:
     if found["exclude"] is None:
         return "No choice that was tried keeps the budget."
     if not found["exclude"]:
-        return f"All {count} units can be rewritten inside the budget."
+        return f"{counted(count, 'unit')}: all can be rewritten inside the budget."
     left = next((one["units"] for one in found["together"] if one["quality"] and one["objection"] is None), None)
-    return f"The budget is kept when the first {left} of {count} units are left out."
+    return f"The budget is kept without the first {left} of {counted(count, 'unit')}."
 
 
 def _units(found: Found) -> Iterator[str]:
