@@ -3,8 +3,10 @@ r"""How much memory the tensors in between take: what is alive at the same time 
     x ---- Conv ---- a ---- Relu ---- b ---- Add ---- y        while Relu runs: x, a and b are alive
      \_________________________________/                        (x is read again by Add)
 
-A tensor lives from the node that makes it to the last one that reads it, each counted for itself. onnxruntime may do
-with less, as some operators write over what they read, and takes more for what its kernels need and for its arena.
+What is made of weights alone (their dequantized values, for one) counts as they do, not as an activation: onnxruntime
+folds it, or reads the integers. A tensor lives from the node that makes it to the last one that reads it, each counted
+for itself. onnxruntime may do with less, as some operators write over what they read, and takes more for what its
+kernels need and for its arena.
 """
 
 import math
@@ -26,7 +28,7 @@ def activation_memory(costs: Costs) -> ActivationMemory:
     Args:
         costs: The model with the shapes of one run.
     """
-    nodes = [node for node in costs.model.graph if node.op_type != "Constant"]
+    nodes = _computing(costs.model)
     places = dict(_places(nodes))
     births: dict[int, int] = {}
     deaths: dict[int, int] = {}
@@ -46,6 +48,19 @@ def activation_memory(costs: Costs) -> ActivationMemory:
             peak, at = alive, f"{node.op_type} {node.name or ''}".rstrip()
         alive -= deaths.get(index, 0)
     return ActivationMemory(peak, at, measured=costs.ran, unknown=unknown)
+
+
+def _computing(model: "ir.Model") -> "list[ir.Node]":
+    """Return the nodes of the main graph that depend on an input, or may give something else each time."""
+    moving = {value for value in model.graph.inputs if value.name not in model.graph.initializers}
+    found = []
+    for node in model.graph:
+        bodies = any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values())
+        source = not node.inputs and node.op_type != "Constant"
+        if bodies or source or any(value in moving for value in node.inputs):
+            moving.update(node.outputs)
+            found.append(node)
+    return found
 
 
 def _values(model: "ir.Model", nodes: "list[ir.Node]") -> "Iterator[tuple[ir.Value, int]]":

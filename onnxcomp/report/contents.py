@@ -15,6 +15,7 @@ __all__ = [
     "histogram_rows",
 ]
 
+_GAIN = 0.98  # of the bytes: what saves less is not worth a word
 _BARS = ".:-=+*#%@"  # a terminal may have no other signs
 
 
@@ -91,12 +92,11 @@ def activation_line(found: ActivationMemory) -> str:
 
 def estimate_lines(found: Estimates, size: int) -> Iterator[str]:
     """Yield the line of what smaller data types would take."""
-    if found.float16 < size or found.int8 < size:
-        prunable = "" if found.prunable is None else f"; {found.prunable:.0%} of the parameters are in prunable groups"
-        yield (
-            f" gains   by counting, not tried: {bytes_text(found.int8)} with int8 weights, "
-            f"{bytes_text(found.float16)} with float16{prunable}"
-        )
+    forms = (("int8 weights", found.int8), ("float16", found.float16))
+    gains = [f"{bytes_text(bytes_)} with {form}" for form, bytes_ in forms if bytes_ <= _GAIN * size]
+    prunable = "" if found.prunable is None else f"{found.prunable:.0%} of the parameters are in prunable groups"
+    if gains or prunable:
+        yield f" gains   by counting, not tried: {'; '.join(filter(None, [', '.join(gains), prunable]))}"
 
 
 def histogram_rows(found: Iterable[WeightHistogram]) -> Iterator[tuple[str, ...]]:

@@ -19,7 +19,9 @@ _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def bytes_text(count: int) -> str:
-    """Return bytes as ``79.1 GB``, ``1.4 MB`` or ``3.2 kB``."""
+    """Return bytes as ``79.1 GB``, ``1.4 MB``, ``3.2 kB`` or ``4 B``."""
+    if count < 50:
+        return f"{count} B"
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

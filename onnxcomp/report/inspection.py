@@ -238,6 +238,8 @@ def _operators(found: Inspection) -> Iterator[str]:
 
 
 def _weights(found: Inspection) -> Iterator[str]:
+    if not found.weights:
+        return
     yield f" {'weights':10} {'tensors':>8} {'elements':>12} {'bytes':>10}"
     for w in found.weights:
         yield f" {w.dtype:10} {w.tensors:8} {count_text(w.elements):>12} {bytes_text(w.bytes):>10}"

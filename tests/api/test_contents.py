@@ -39,6 +39,13 @@ def test_what_is_alive_at_once(parse: Parse, nodes: str, floats: int, node: str)
     assert memory(model) == ActivationMemory(4 * floats, node, measured=True, unknown=0)
 
 
+def test_dequantized_weights_are_no_activations(parse: Parse) -> None:
+    text = """g (float[N, 8] x) => (float[N, 8] y) {
+        s = Constant<value_float=0.5>() q = Cast<to=3>(w) d = DequantizeLinear(q, s) [a] y = MatMul(x, d) }"""
+    found = memory(parse(text, FLOATS))
+    assert (found.peak, found.node) == (4 * 160, "MatMul a")
+
+
 def test_bodies_keep_what_they_read(parse: Parse) -> None:
     """While the body runs, what it reads, the condition and the result are there."""
     text = """g (float[N, 8] x, bool c) => (float[N, 8] y) {

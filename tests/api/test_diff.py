@@ -39,8 +39,15 @@ def test_what_changed_is_told(paths: list[str]) -> None:
     assert "inputs are the same" in found.render()
 
 
+def test_the_page_shows_both_sides(paths: list[str]) -> None:
+    page = onnxcomp.diff(*paths).html()
+    for said in ("inputs are the same", "1 weight changed, 1 did not", "Weights that differ", "20.0 dB", "a.onnx"):
+        assert said.lower() in page.lower(), said
+
+
 def test_equal_models(paths: list[str]) -> None:
     found = onnxcomp.diff(paths[0], paths[0])
+    assert "Weights that differ" not in found.html()
     assert (found.operators, found.tensors, found.unchanged) == ((), (), 2)
 
 

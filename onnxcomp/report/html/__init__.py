@@ -5,6 +5,7 @@ A page is made of what the JSON report holds, so that a saved report gives the s
 
 from onnxcomp.report.html.common import Found
 from onnxcomp.report.html.compared import bench_page, check_page, compare_page
+from onnxcomp.report.html.differing import diff_page
 from onnxcomp.report.html.inspected import inspect_page
 from onnxcomp.report.html.made import made_page
 from onnxcomp.report.html.optimize import optimize_page
@@ -17,6 +18,7 @@ _PAGES = {
     "bench": bench_page,
     "check": check_page,
     "compare": compare_page,
+    "diff": diff_page,
     "inspect": inspect_page,
     "optimize": optimize_page,
     "prune": made_page,

@@ -107,7 +107,7 @@ def histogram(counts: Sequence[int], extremes: tuple[float, float], kept: tuple[
     parts = [tag("path", d=" ".join(inside), class_="bins") if inside else ""]
     parts += [tag("path", d=" ".join(outside), class_="bins cut") if outside else ""]
     parts.append(tag("line", x1=6.0, x2=width - 6, y1=base, y2=base, class_="baseline"))
-    for value, anchor in ((kept[0], "start"), (kept[1], "end")):
+    for value, anchor in ((kept[0], "start"), (kept[1], "end")) if high > low else ((low, "middle"),):
         place = x(value)
         parts.append(tag("line", x1=place, x2=place, y1=4.0, y2=base + 4, class_="threshold"))
         at = min(max(place, 6.0), width - 6)

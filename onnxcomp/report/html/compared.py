@@ -73,7 +73,7 @@ def check_page(found: Found, command: str | None) -> str:
     return page(
         kind="check",
         title=found["model"],
-        verdict=f"{passed} of {counted(len(results), 'gate')} passed.",
+        verdict=f"{passed} of {counted(len(results), 'gate')} passed{_others(results)}.",
         passed=not found["missed"],
         tiles=[*tiles, *_score_tile(found["score"])],
         sections=[
@@ -86,6 +86,11 @@ def check_page(found: Found, command: str | None) -> str:
         ],
         created=found["created"],
     )
+
+
+def _others(results: Sequence[Found]) -> str:
+    """Name the gates that are not passed."""
+    return "".join(f"; {one['name']} is {one['status']}" for one in results if one["status"] != "passed")
 
 
 def bench_page(found: Found, command: str | None) -> str:

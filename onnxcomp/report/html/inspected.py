@@ -41,7 +41,9 @@ def inspect_page(found: Found, command: str | None) -> str:
 
 def _tiles(found: Found) -> Iterator[Tile]:
     gains = found.get("estimates")
-    counted = f"by counting, not tried: {bytes_text(gains['int8'])} with int8 weights" if gains else ""
+    counted = ""
+    if gains and gains["int8"] < found["size"]:
+        counted = f"by counting, not tried: {bytes_text(gains['int8'])} with int8 weights"
     yield Tile("Size", "", bytes_text(found["size"]), "", counted)
     yield Tile("Parameters", "", count_text(found["parameters"]))
     macs = found["macs"] if found["macs"] is not None else found["macs_known"]
