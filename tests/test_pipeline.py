@@ -48,6 +48,23 @@ class Rounding(Changing):
     by: ClassVar[float] = 1e-6
 
 
+class Flipping(Changing):
+    by: ClassVar[float] = 5e-3
+
+
+class Quantizing(Lossy):
+    def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
+        x = model.graph.inputs[0]
+        scale = ir.val("scale", const_value=ir.tensor(np.array(0.1, np.float32), name="scale"))
+        model.graph.register_initializer(scale)
+        integers = ir.node("QuantizeLinear", [x, scale])
+        rounded = ir.node("DequantizeLinear", [integers.outputs[0], scale])
+        product = model.graph.node(0)
+        product.replace_input_with(0, rounded.outputs[0])
+        model.graph.insert_before(product, [integers, rounded])
+        return PassStats(modified=True)
+
+
 class Wrong(Changing):
     by: ClassVar[float] = 0.1
 
@@ -181,6 +198,16 @@ def test_an_exact_pass_is_held_to_what_it_got_not_to_what_lossy_ones_before_it_c
     result, (lossy, rounding, wrong) = apply("lossy", "rounding", "wrong")
     assert steps(result) == ["lossy", "rounding"]
     assert rounding.sqnr == pytest.approx(lossy.sqnr, abs=0.1)  # it is told against the original
+    assert "by more than rounding" in wrong.failure
+
+
+def test_rounding_may_flip_integers_of_a_quantized_model(apply: Any) -> None:
+    _, (report,) = apply("flipping")
+    assert "by more than rounding" in report.failure
+    result, (quantized, flipping, wrong) = apply("quantizing", "flipping", "wrong")
+    assert quantized.sqnr < 35
+    assert steps(result) == ["quantizing", "flipping"]
+    assert flipping.failure is None
     assert "by more than rounding" in wrong.failure
 
 

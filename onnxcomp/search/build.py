@@ -1,5 +1,6 @@
 """From a cleaned-up model to candidates in memory."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from onnxcomp.search.variants import Switch, Variant, Variants
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Builder", "Built", "taken"]
+__all__ = ["Builder", "Built", "loss", "taken"]
 
 _SHARE_OF_ORDERING = 0.5  # of the time for optional steps; the rest is for the trials that follow
 
@@ -51,6 +52,7 @@ class Builder:
         verifier: Compares each pass's result with the original.
         progress: Told what is going on.
         memory: Keeps what was made.
+        late: Whether to begin no further candidate where there is one.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Builder:
         verifier: Verifier,
         progress: Callable[[str, float | None], None],
         memory: Memory,
+        *,
+        late: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cleaned = cleaned
         self._ctx = ctx
@@ -67,6 +71,7 @@ class Builder:
         self._progress = progress
         self._fronts = Fronts(cleaned, ctx, verifier, progress, memory)
         self._memory = memory
+        self._late = late
 
     def cleanup(self) -> Built:
         """Return the cleaned-up model itself as a candidate."""
@@ -74,6 +79,8 @@ class Builder:
 
     def build(self, wanted: list[Candidate], *, whole: bool = False) -> list[Built]:
         """Make candidates; of equal ones the first is kept, and those that change nothing are dropped.
+
+        Where it is late, the first that can be made is enough.
 
         One whose every pass was rolled back is kept as rejected, with the reason.
 
@@ -84,6 +91,8 @@ class Builder:
         built: list[Built] = []
         seen = {fingerprint(self._cleaned)}
         for candidate in wanted:
+            if built and self._late():
+                break
             model, reports = self._made(candidate)
             result = _described(candidate.name, model, reports)
             failures = [f"{made.name}: {made.failure}" for made in reports if made.failure]
@@ -246,6 +255,7 @@ class Builder:
                 float_times=node_times(self._cleaned, race.feed, threads=race.threads),
                 integer_times=node_times(candidate.model, race.feed, threads=race.threads),
                 size=size,
+                late=self._late,
                 race=lambda models: race.among(models, f"polish {candidate.result.name}"),
             )
             return None if found is None else (found[0], ())
@@ -292,6 +302,11 @@ class Builder:
 def taken(name: str, model: "ir.Model") -> Built:
     """Return a model that was made before as a candidate."""
     return Built(_described(name, model, ()), model, name)
+
+
+def loss(candidate: Built) -> float:
+    """Return what a candidate loses; without bound where that is not known."""
+    return math.inf if candidate.result.quality is None else candidate.result.quality.loss
 
 
 def _described(name: str, model: "ir.Model", reports: tuple[PassReport, ...]) -> CandidateResult:

@@ -6,7 +6,6 @@ loaded back from disk, judged and timed again beside the original: only what pas
 does, the original is.
 """
 
-import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, recipe_of, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search import choose
-from onnxcomp.search.build import Builder, Built, taken
+from onnxcomp.search.build import Builder, Built, loss, taken
 from onnxcomp.search.candidates import cleanup, wanted
 from onnxcomp.search.front import explore
 from onnxcomp.search.nearest import nearest_misses, told
@@ -40,6 +39,7 @@ __all__ = ["collect", "optimize"]
 _VERIFY_RUNS = 3
 _CORRECTING = 0.1  # of the time budget: what correcting biases may take
 _OPTIONAL_SHARE = 0.6  # of the time budget; the rest is for finishing what was begun, and for the proof
+_PATIENCE = 3.0  # times that share: from then on no other candidate is proven after one that failed
 
 
 def optimize(model: "ir.Model", work: Work, *, source: Path | None = None, progress: Progress | None = None) -> Outcome:
@@ -141,7 +141,7 @@ class _Optimizer:
         elif work.calibration is not None:
             known = work.memory.histograms()
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating, known=known)
-        builder = Builder(cleaned, ctx, verifier, self._progress, work.memory)
+        builder = Builder(cleaned, ctx, verifier, self._progress, work.memory, late=self._late)
         calibrated, float16 = ctx.ranges is not None, work.target.float16
         first = wanted(recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=float16)
         if work.measured is not None:
@@ -218,7 +218,7 @@ class _Optimizer:
                 break
             failed.append(candidate)
         # The least harmed first: it needs the fewest nodes in float
-        failed.sort(key=_loss)
+        failed.sort(key=loss)
         for candidate in failed:
             results = [other.result for other in kept]
             if not choose.worth_saving(candidate.result, results, self._size, self._work.goal):
@@ -229,8 +229,9 @@ class _Optimizer:
         slim = self._prune(kept, built, prover, builder)
         rest = [c for c in self._ranked(built) if c not in failed and c not in kept and c not in slim]
         queue = slim + self._ranked(kept) + rest
-        while queue:
-            candidate = queue.pop(0)
+        tried = 0
+        while queue and not (tried and self._late(_PATIENCE)):
+            candidate, tried = queue.pop(0), tried + 1
             if (proof := prover.prove(candidate)) is not None and self._weigh(candidate.result):
                 return proof
             if candidate.failed_verdict and (milder := builder.milder(candidate)) is not None:
@@ -293,7 +294,7 @@ class _Optimizer:
         if sound:
             self._measure(sound)
             return retuned
-        best = min([candidate, *retuned], key=_loss)
+        best = min([candidate, *retuned], key=loss)
         corrected = None if self._late() else builder.correct(best, self._race, _CORRECTING * self._work.time_budget)
         if corrected is not None:
             retuned.append(corrected)
@@ -393,8 +394,3 @@ def _without_cleanup(recipe: Recipe, cleaned: "ir.Model") -> Recipe:
     """Return a recipe without the clean-up that a report's begins with: it has been done."""
     done = recipe_of(cleaned).steps
     return Recipe(recipe.steps[len(done) :]) if recipe.steps[: len(done)] == done else recipe
-
-
-def _loss(candidate: Built) -> float:
-    quality = candidate.result.quality
-    return math.inf if quality is None else quality.loss

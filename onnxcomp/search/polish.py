@@ -6,6 +6,7 @@ left out once and timed beside the rest, and those whose absence pays are left o
 """
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from onnxcomp.measure import Comparison
@@ -31,6 +32,7 @@ def polish(
     integer_times: Times,
     size: Callable[["ir.Model"], int],
     race: Callable[["dict[str, ir.Model]"], Comparison],
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[Variant, list[Switch]] | None:
     """Return a variant that is measurably faster than the whole recipe's result, and what it leaves out; or None.
 
@@ -40,13 +42,17 @@ def polish(
         integer_times: Seconds per node of the candidate.
         size: Bytes of a model: a node goes back to float only where it saves more time than it costs space.
         race: Times models; the ratios are against the one called ``all``.
+        late: Whether to be content with the suspects that were built.
     """
     suspects = _suspects(variants.units(), float_times, integer_times)
     if not suspects:
         return None
     whole = variants.build(())
-    trials = {switch.nodes[0]: (switch, variants.build((switch,))) for switch in suspects}
+    in_time = takewhile(lambda _: not late(), suspects)
+    trials = {switch.nodes[0]: (switch, variants.build((switch,))) for switch in in_time}
     trials = {name: trial for name, trial in trials.items() if trial[1].modified}
+    if not trials:
+        return None
     ratios = race({"all": whole.model, **{name: variant.model for name, (_, variant) in trials.items()}}).ratios
     growth = {name: size(variant.model) / size(whole.model) for name, (_, variant) in trials.items()}
     paying = [trials[name][0] for name in trials if ratios[name].high * max(1.0, growth[name]) < _PAYS]

@@ -5,8 +5,9 @@ import numpy as np
 from onnxcomp.model import load
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import Verifier
+from onnxcomp.recipe import Recipe, Step
 from onnxcomp.search.build import Builder
-from onnxcomp.search.candidates import quantized
+from onnxcomp.search.candidates import Candidate, quantized
 from onnxcomp.search.memory import Memory
 from onnxcomp.search.race import Race
 from onnxcomp.statistics import RangeStore
@@ -15,6 +16,21 @@ from onnxcomp.target import get_target
 
 def quiet(_stage: str, _share: float | None) -> None:
     """Show nothing."""
+
+
+def test_late_one_candidate_is_enough(parse: Any) -> None:
+    text = "g (float[N, 64] x) => (float[N, 64] y) { h = MatMul(x, u)  y = Relu(h) }"
+    model = load(parse(text, {"u": np.random.default_rng(0).normal(size=(64, 64))}).SerializeToString())
+    feeds = [{"x": np.ones((1, 64), np.float32)}]
+    ctx = PassContext(get_target("cpu-x86-vnni"))
+    wanted = [
+        Candidate("the same", Recipe((Step("fold-batch-norm"),))),
+        Candidate("dynamic", Recipe((Step("quantize-dynamic"),))),
+        Candidate("half", Recipe((Step("store-float16"),))),
+    ]
+    for late, expected in ((False, ["dynamic", "half"]), (True, ["dynamic"])):
+        builder = Builder(model, ctx, Verifier(model, feeds), quiet, Memory(), late=lambda late=late: late)  # type: ignore[misc]
+        assert [found.result.name for found in builder.build(wanted)] == expected
 
 
 def test_biases_are_corrected_where_there_is_time(parse: Any, samples: Any) -> None:

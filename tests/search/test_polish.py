@@ -96,6 +96,20 @@ def test_without_suspects_nothing_is_timed(floats: dict[str, float], integers: d
     assert not made_up.races
 
 
+def test_late_no_suspect_is_built() -> None:
+    made_up = MadeUp({"a": 0.5})
+    found = polish(
+        made_up,  # type: ignore[arg-type]
+        float_times={"a": 1.0},
+        integer_times={"a": 1.0},
+        size=made_up.size,
+        race=made_up.race,
+        late=lambda: True,
+    )
+    assert found is None
+    assert not made_up.races
+
+
 def test_of_many_suspects_those_that_take_longest_are_timed() -> None:
     names = [f"n{i}" for i in range(30)]
     made_up = MadeUp(dict.fromkeys(names, 0.01))
