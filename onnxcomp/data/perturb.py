@@ -15,7 +15,7 @@ import numpy as np
 from onnxcomp.data.checks import is_float
 from onnxcomp.data.samples import Feed
 
-__all__ = ["PERTURBATIONS", "Perturbation", "can_perturb", "fitting", "perturbed"]
+__all__ = ["PERTURBATIONS", "Perturbation", "can_perturb", "fitting", "perturbed", "shifted"]
 
 _Disturb = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 _CHANNELS = (1, 3, 4)
@@ -131,6 +131,27 @@ def perturbed(feed: Feed, kind: str, strength: float, rng: np.random.Generator) 
             found[name] = disturbed.astype(value.dtype)
         else:
             found[name] = value
+    return found
+
+
+def shifted(feed: Feed, share: float, rng: np.random.Generator) -> Feed:
+    """Return a copy of one run's inputs in which images are moved, what was at their edges repeated behind them.
+
+    Args:
+        feed: The inputs.
+        share: Of the smaller side, which they are moved by at most, up or down and left or right.
+        rng: Chooses how far, the same for all images of the run.
+    """
+    ways = rng.uniform(-share, share, 2)
+    found = {}
+    for name, value in feed.items():
+        moved = value
+        if can_perturb(value, "blur"):
+            first = 2 if _channels(value) == 1 else 1  # [N, C, H, W] or [N, H, W, C]
+            sides = value.shape[first : first + 2]
+            for axis, (side, way) in enumerate(zip(sides, ways, strict=True), first):
+                moved = moved.take(np.clip(np.arange(side) + round(way * min(sides)), 0, side - 1), axis)
+        found[name] = moved
     return found
 
 

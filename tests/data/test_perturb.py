@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxcomp.data import PERTURBATIONS, can_perturb, fitting, perturbed
+from onnxcomp.data import PERTURBATIONS, can_perturb, fitting, perturbed, shifted
 
 IMAGES = {"NCHW": (2, 3, 16, 12), "NHWC": (2, 16, 12, 3)}
 
@@ -45,6 +45,30 @@ def test_occlusion_covers_its_share_of_all_channels(layout: str) -> None:
     changed = np.moveaxis(found != values, channels, -1)
     assert changed.mean() == pytest.approx(8 * 6 / (16 * 12))
     assert (changed.all(axis=-1) == changed.any(axis=-1)).all()
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_images_are_moved_as_a_whole_and_nothing_else_is(layout: str) -> None:
+    feed = {"x": images(layout, np.uint8), "n": np.arange(4)}
+    first = 2 if layout == "NCHW" else 1
+    edge = [(0, 0)] * first + [(3, 3), (3, 3)] + [(0, 0)] * (2 - first)
+    wide = np.pad(feed["x"], edge, mode="edge")
+    ways = set()
+    for seed in range(30):
+        found = shifted(feed, 0.25, np.random.default_rng(seed))
+        assert found["n"] is feed["n"]
+        assert found["x"].dtype == np.uint8
+        ways |= {
+            (down, right)
+            for down in range(7)
+            for right in range(7)
+            if np.array_equal(
+                wide.take(range(down, down + 16), first).take(range(right, right + 12), first + 1), found["x"]
+            )
+        }
+    assert len(ways) > 10
+    assert {abs(way - 3) for pair in ways for way in pair} == {0, 1, 2, 3}
+    assert (shifted(feed, 0.0, np.random.default_rng(0))["x"] == feed["x"]).all()
 
 
 def test_blur_keeps_the_mean_of_an_even_image_and_mixes_no_channels() -> None:

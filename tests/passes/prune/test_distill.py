@@ -16,7 +16,7 @@ from onnxcomp.model import load, serialized
 from onnxcomp.passbase import PassContext
 from onnxcomp.passes.prune.channels import PruneChannels, PruneChannelsConfig
 from onnxcomp.passes.prune.distill import Distill, DistillConfig
-from onnxcomp.passes.prune.recover import Recover
+from onnxcomp.passes.prune.recover import Recover, RecoverConfig
 from tests.passes.prune.test_recover import block, context, error, images
 
 Parse = Callable[..., onnx.ModelProto]
@@ -44,18 +44,21 @@ def test_it_comes_closer_than_layer_by_layer(parse: Parse, samples: Any, name: s
     assert error(original, model, unseen) < 0.97 * before
 
 
-def test_half_of_a_trained_network_comes_closer_to_the_original(sample_models: Path) -> None:
+def test_half_of_a_trained_network_comes_closer_to_the_original_by_moved_images(sample_models: Path) -> None:
     original = load(sample_models / "lenet_300_100" / "model.onnx")
     samples = open_samples(sample_models / "fashion_mnist" / "calibration.npz", input_specs(original)).take(200)
     with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
         unseen = [{"image": rows["image"][:1000]}]
     ctx = context(samples)
-    model = pruned(original, ctx)
-    errors = [error(original, model, unseen)]
-    for work in (Recover(), Distill(DistillConfig(epochs=5, rate=0.005))):
-        assert work.run(model, ctx).modified
+    sliced = pruned(original, ctx)
+    fitted = sliced.clone()
+    assert Recover(RecoverConfig(spare=8)).run(fitted, ctx).modified
+    errors = [error(original, sliced, unseen), error(original, fitted, unseen)]
+    for shift in (0.0, 0.05):
+        model = fitted.clone()
+        assert Distill(DistillConfig(epochs=10, shift=shift)).run(model, ctx).modified
         errors.append(error(original, model, unseen))
-    assert errors[2] < 0.95 * errors[1] < errors[0]
+    assert errors[3] < 0.97 * errors[2] < errors[1] < errors[0]
 
 
 def test_layers_before_an_operator_without_an_adjoint_stay_as_they_are(parse: Parse, samples: Any) -> None:
@@ -70,7 +73,7 @@ def test_layers_before_an_operator_without_an_adjoint_stay_as_they_are(parse: Pa
     ctx = context(samples(images(8, 4, runs=16)))
     model = pruned(load(proto.SerializeToString()), ctx)
     before = {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()}
-    assert Distill().run(model, ctx).modified
+    assert Distill(DistillConfig(epochs=10)).run(model, ctx).modified
     changed = {
         name
         for name, old in before.items()
@@ -91,7 +94,7 @@ def test_what_is_excluded_and_what_is_zero_stays(parse: Parse, samples: Any) -> 
     zeros = np.random.default_rng(0).random(weight.const_value.shape.numpy()) < 0.5
     weight.const_value = ir.tensor(np.where(zeros, 0, weight.const_value.numpy()).astype(np.float32), name=weight.name)
     first = convs[0].inputs[1].const_value.numpy().copy()
-    assert Distill(DistillConfig(exclude=(str(convs[0].name),))).run(model, ctx).modified
+    assert Distill(DistillConfig(epochs=10, exclude=(str(convs[0].name),))).run(model, ctx).modified
     np.testing.assert_array_equal(weight.const_value.numpy() == 0, zeros)
     np.testing.assert_array_equal(convs[0].inputs[1].const_value.numpy(), first)
 
@@ -124,7 +127,9 @@ def test_without_samples_or_a_step_that_prunes_it_says_what_is_missing(parse: Pa
         Distill().run(model, context(samples(images(1, 6, 8, 8, runs=2))))
 
 
-@pytest.mark.parametrize("setting", [{"rate": 0.0}, {"rate": 1.0}, {"epochs": 0}, {"batch": 0}, {"runs": 1}])
+@pytest.mark.parametrize(
+    "setting", [{"rate": 0.0}, {"rate": 1.0}, {"epochs": 0}, {"batch": 0}, {"runs": 1}, {"shift": 1.0}]
+)
 def test_wrong_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
         Distill.from_settings(setting)
