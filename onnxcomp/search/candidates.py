@@ -133,7 +133,7 @@ def wanted(
     """
     if recipe is not None:
         return [Candidate("recipe", recipe)]
-    found = [ATTENTION, *quantized(calibrated=calibrated)]
+    found = [*quantized(calibrated=calibrated), ATTENTION]
     if goal != "latency" or (techniques is not None and "weights" in techniques):
         found += weight_only()
     if float16:
