@@ -19,7 +19,7 @@ from onnxcomp.errors import ModelError, UsageError
 from onnxcomp.facts import all_nodes, foreign_domains, initializers, opset
 from onnxcomp.files import replacing
 from onnxcomp.protos import from_proto, to_proto
-from onnxcomp.runtime import Execution, Session, limits
+from onnxcomp.runtime import Execution, Provider, Session, limits
 from onnxcomp.storage import in_memory, is_archive, pack_file
 
 if TYPE_CHECKING:
@@ -147,14 +147,17 @@ def serialized(model: "ir.Model") -> bytes:
     return content
 
 
-def open_session(model: "ir.Model", *, threads: int = 1, optimize: bool = True, spin: bool = True) -> Session:
+def open_session(
+    model: "ir.Model", *, threads: int = 1, optimize: bool = True, spin: bool = True, provider: Provider = "cpu"
+) -> Session:
     """Load a model into onnxruntime, see `Session`; one of over 2 GB goes through a temporary folder.
 
     Raises:
+        EnvironmentUnavailable: The provider is not there.
         ModelError: onnxruntime refuses it.
     """
     with materialized(model) as source:
-        return Session(source, threads=threads, optimize=optimize, spin=spin)
+        return Session(source, threads=threads, optimize=optimize, spin=spin, provider=provider)
 
 
 def executions(model: "ir.Model", feed: Feed) -> list[Execution]:

@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,11 +25,11 @@ __all__ = [
     "check_provider",
     "executions",
     "limits",
-    "node_times",
     "optimized_graph",
     "profile",
     "providers",
     "version",
+    "why_not",
 ]
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -39,7 +39,6 @@ _KERNEL = "_kernel_time"
 # Types of outputs that onnxruntime does not turn into numpy arrays
 _FOREIGN = re.compile(r"tensor\((bfloat16|float8\w*|float4\w*|u?int[24])\)")
 _NUMBERS = re.compile(r"tensor\((?!string\)).*\)")
-_MARKS = re.compile(r"^fused |(/\w+Fusion/?|_nchwc|_token_\d+)+$")
 _CPU = "CPUExecutionProvider"
 # In the order in which onnxruntime offers them nodes: what the first can't run goes to the next
 _PROVIDERS: Mapping[Provider, tuple[str, ...]] = {
@@ -167,24 +166,6 @@ def optimized_graph(model: bytes | Path, *, int8: bool = False) -> bytes:
         return target.read_bytes()
 
 
-def node_times(
-    model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int = 1, runs: int = 20
-) -> dict[tuple[str, str], float]:
-    """Return the median seconds of each kernel, by its name (a node's, or of a tensor that it makes) and its type.
-
-    onnxruntime renames what it rewrites: a layout-changed node is called after its output, a fused one after a node
-    that went in, with a mark behind or before. The marks are taken off.
-
-    Raises:
-        ModelError: onnxruntime refuses the model.
-    """
-    durations: dict[tuple[str, str], list[float]] = {}
-    for event in profile(model, feed, threads=threads, runs=runs):
-        plain = _MARKS.sub("", event["name"].removesuffix(_KERNEL))
-        durations.setdefault((plain, event["args"]["op_name"]), []).append(event["dur"] / 1e6)
-    return {kernel: float(np.median(values)) for kernel, values in durations.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One execution of a node: the shapes of the tensors that went in and came out.
@@ -277,6 +258,15 @@ def check_provider(provider: Provider) -> None:
         )
 
 
+def why_not(provider: Provider) -> str | None:
+    """Say why a provider does not start on this machine, or None."""
+    try:
+        _inference_session(_probe(opset=13, ir_version=8), _options(threads=1, optimize=True), provider)
+    except (EnvironmentUnavailable, ModelError) as err:
+        return str(err)
+    return None
+
+
 @cache
 def limits() -> Limits:
     """Find by trial the newest opset and IR version that onnxruntime loads (their tables lag behind onnx's)."""
@@ -354,10 +344,11 @@ def _inference_session(model: bytes | Path, options: Any, provider: Provider = "
     ort = _onnxruntime()
     if provider != "cpu":
         check_provider(provider)
-        with redirect_stdout(sys.stderr):
-            ort.preload_dlls()  # of the nvidia packages that pip installed, where there are any
     try:
-        session = ort.InferenceSession(source, options, providers=list(_PROVIDERS[provider]))
+        with redirect_stdout(sys.stderr) if provider != "cpu" else nullcontext():  # it prints what does not start
+            if provider != "cpu":
+                ort.preload_dlls()  # of the nvidia packages that pip installed, where there are any
+            session = ort.InferenceSession(source, options, providers=list(_PROVIDERS[provider]))
     except Exception as err:  # onnxruntime's exceptions share no base class but this one
         raise ModelError(f"onnxruntime refuses the model: {_first_line(err)}", hint=_HINT) from err
     if (wanted := _PROVIDERS[provider][0]) not in session.get_providers():  # it falls back to others in silence
@@ -366,6 +357,7 @@ def _inference_session(model: bytes | Path, options: Any, provider: Provider = "
             hint="nvidia-smi tells whether there is a GPU; CUDA and cuDNN (and TensorRT) must be of the versions that "
             "this onnxruntime is built for",
         )
+    session.disable_fallback()  # else a run that fails there is made again on others, in silence
     return session
 
 

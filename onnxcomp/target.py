@@ -9,9 +9,12 @@ from functools import cache
 from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxcomp.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxcomp.runtime import Provider
 
 __all__ = [
     "TARGETS",
@@ -45,7 +48,7 @@ class Target:
     Attributes:
         name: As given to ``--target``.
         meaning: What it stands for, in a few words.
-        provider: onnxruntime's execution provider there. The CPU provider's optimised graph can be read anywhere.
+        provider: Of onnxruntime, there. The CPU provider's optimised graph can be read anywhere.
         verified: Whether these facts were measured by this project (else they come from documentation).
         roles: Operators with integer kernels, by type; none: static INT8 gains nothing there.
         dynamic: Operators with a kernel that quantizes its input while it runs.
@@ -56,12 +59,13 @@ class Target:
         quantized_bias: Whether kernels want the bias as int32; else it stays float.
         float_outputs: Operators whose integer kernels may give float: rounded only where integers read the result.
         float16: Whether float16 runs faster than float32.
+        block_products: Whether products of float16 tensors and 4- or 8-bit weights have a kernel (MatMulNBits).
         channel_multiple: Numbers of channels that kernels like: multiples of this.
     """
 
     name: str
     meaning: str
-    provider: str
+    provider: "Provider"
     verified: bool
     roles: Mapping[str, Role]
     dynamic: frozenset[str]
@@ -72,12 +76,13 @@ class Target:
     quantized_bias: bool = True
     float_outputs: frozenset[str] = frozenset({"Gemm", "MatMul"})
     float16: bool = False
+    block_products: bool = False
     channel_multiple: int = 8
 
     @property
     def readable(self) -> bool:
         """Whether what onnxruntime fuses on this machine tells what it fuses there."""
-        return self.provider == _CPU
+        return self.provider == "cpu"
 
     @property
     def no_static(self) -> str | None:
@@ -94,7 +99,6 @@ class Target:
         return ": float16 is faster there" if self.float16 else ""
 
 
-_CPU = "CPUExecutionProvider"
 _ANCHORS = ("Conv", "Gemm", "MatMul")
 _MOVERS = ("Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile",
            "Transpose", "Unsqueeze")  # fmt: skip
@@ -128,17 +132,17 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             Target(
                 "cpu-x86-vnni",
                 "x86 with AVX512-VNNI or AVX-VNNI",
-                _CPU,
+                "cpu",
                 True,
                 _CPU_ROLES,
                 _CPU_DYNAMIC,
                 channel_multiple=16,
             ),
-            Target("cpu-x86-avx2", "x86 without VNNI", _CPU, False, _CPU_ROLES, _CPU_DYNAMIC, reduce_range=True),
+            Target("cpu-x86-avx2", "x86 without VNNI", "cpu", False, _CPU_ROLES, _CPU_DYNAMIC, reduce_range=True),
             Target(
                 "cpu-arm",
                 "64-bit ARM",
-                _CPU,
+                "cpu",
                 False,
                 _CPU_ROLES,
                 _CPU_DYNAMIC,
@@ -147,16 +151,17 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             Target(
                 "cuda",
                 "NVIDIA GPU, onnxruntime's CUDA provider",
-                "CUDAExecutionProvider",
+                "cuda",
                 False,
                 _NOTHING,  # it has no fast kernels for Q/DQ: float16 and blocks of weights are what gains
                 frozenset(),
                 float16=True,
+                block_products=True,
             ),
             Target(
                 "tensorrt",
                 "NVIDIA GPU, TensorRT",
-                "TensorrtExecutionProvider",
+                "tensorrt",
                 False,
                 _TENSORRT_ROLES,
                 frozenset(),
@@ -169,7 +174,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             Target(
                 "portable",
                 "any runtime that takes standard ONNX",
-                _CPU,
+                "cpu",
                 False,
                 _CPU_ROLES,
                 _CPU_DYNAMIC - {"LSTM"},  # an operator of com.microsoft

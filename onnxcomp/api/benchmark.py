@@ -29,6 +29,7 @@ from onnxcomp.measure import (
     Comparison,
     Memory,
     NodeTime,
+    check_device,
     fallback,
     interleave,
     load_times,
@@ -140,9 +141,8 @@ def bench(
         asked = BenchSettings(description, threads, batch, provider, seconds, half_width, seed, confidence, copies)
         graphs = [(entry.name, entry.model) for entry in entries]
         swept_places(graphs, sweep or {})  # a mistake is told before the work
-        if provider != "cpu":
-            for entry in entries:
-                _check_device(entry, feed, threads=threads, provider=provider)
+        for entry in entries:
+            check_device(entry.name, entry.path, feed, threads=threads, provider=provider)
         loads = load_times([partial(Session, entry.path, threads=threads, provider=provider) for entry in entries])
         memory, notes = _memories(entries, feed, threads=threads, provider=provider, progress=tell)
         rows = rows_of(feed, batch, notes)
@@ -208,7 +208,7 @@ def bench(
         seconds=timing.seconds,
         notes=tuple(notes),
         versions=versions(),
-        machine=machine(),
+        machine=machine(provider),
         created=now(),
         sweep=points,
         streams=shared,
@@ -275,20 +275,6 @@ def _timed_feeds(
 
 def _open_dimensions(model: "ir.Model") -> int:
     return sum(spec.shape is None or spec.shape.count(None) for spec in input_specs(model))
-
-
-def _check_device(entry: Contender, feed: Feed, *, threads: int, provider: Provider) -> None:
-    """Refuse a model that would run on the CPU from end to end, whatever was asked for.
-
-    Raises:
-        EnvironmentUnavailable: The provider runs none of its nodes.
-    """
-    fallen = fallback(node_profile(entry.path, feed, threads=threads, provider=provider, runs=1), provider)
-    if fallen is not None and fallen.nodes_share == 1:
-        raise EnvironmentUnavailable(
-            f"{provider} runs no node of {entry.name}: its times would be the CPU's",
-            hint=f"its operators are {', '.join(fallen.op_types)}; --provider cpu times them where they run",
-        )
 
 
 def _memories(

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle", "bundle_candidates"]
 
-_PROVIDERS: dict[str, Provider] = {"cuda": "cuda", "tensorrt": "tensorrt"}  # of targets; the others run on the CPU's
 _SECONDS = 60.0
 _HALF_WIDTH = 0.01  # 1.00 must be told from 1.02
 
@@ -189,8 +188,8 @@ def bundle_candidates(
     kept = [(result.name, model, result.size) for model, result in results if result.rejected is None]
     if not kept:
         notes.append("no candidate keeps the budget on accuracy: the bundle holds the original alone")
-    settings = BenchSettings(prepared.settings.evaluation, threads, batch, "cpu", _SECONDS, _HALF_WIDTH, seed)
-    settings = replace(settings, provider=_PROVIDERS.get(prepared.settings.target, "cpu"))
+    provider = prepared.work.target.provider
+    settings = BenchSettings(prepared.settings.evaluation, threads, batch, provider, _SECONDS, _HALF_WIDTH, seed)
     rows = rows_of(feed, batch, [])
     written = write_bundle(
         place,

@@ -277,8 +277,7 @@ def timed(made: Measured, race: Race, *, exact: float | None = None) -> Measured
     """
     if exact is None:
         return dataclasses.replace(made, timing=race.rough({_MADE: made.model}))
-    session = open_session(made.model, threads=race.threads)
-    return dataclasses.replace(made, timing=race.exact(_MADE, session, exact))
+    return dataclasses.replace(made, timing=race.exact(_MADE, made.model, exact))
 
 
 def missed(gates: Gates, judge: Judge, made: Measured, original_size: int = 0) -> list[str]:

@@ -21,8 +21,8 @@ from onnxcomp.api.common import (
     open_data,
     open_statistics,
     unverified,
-    why_unmeasured,
 )
+from onnxcomp.api.devices import check_alone, fallen_back, times_hint, whose_times, why_untimed
 from onnxcomp.api.disturbing import check_disturbances, disturb
 from onnxcomp.api.measured import read_measured
 from onnxcomp.api.pairs import Pair
@@ -180,10 +180,13 @@ def optimize(
         tell = progress or (lambda _stage, _share: None)
         memory = open_memory(Path(work_dir), prepared.model, work, metric=metric, progress=tell)
         work = dataclasses.replace(work, memory=memory)
+    check_alone(work, jobs=jobs, cluster=cluster)
     with connected(jobs, cluster) as executor:
         work = dataclasses.replace(work, executor=executor)
         outcome = _search(prepared.model, work, source=prepared.source, progress=progress)
-    found = [*prepared.notes, measured_note, doubt(outcome.original_quality.score, prepared.work.task.final)]
+    ran = {"the original": prepared.model} | ({} if outcome.winner is None else {outcome.winner: outcome.model})
+    found = [*prepared.notes, measured_note, *fallen_back(ran, work)]
+    found.append(doubt(outcome.original_quality.score, prepared.work.task.final))
     if outcome.evidence is not None and (eval is not None or calibration is not None):
         found.append(few(outcome.evidence.samples))
     if work.memory.known:
@@ -200,7 +203,7 @@ def optimize(
             outcome.model,
             next(iter(work.task.samples.take(1))),
             histograms=outcome.histograms,
-            seconds=outcome.original_seconds,
+            seconds=outcome.original_seconds if work.provider == "cpu" else None,  # its profile is the CPU's
             threads=threads,
         )
     disturbed: tuple[Robustness, ...] = ()
@@ -220,7 +223,15 @@ def optimize(
         )
         found.append(partly)
     notes = tuple(filter(None, found))
-    report = make_report(prepared.model, outcome, prepared.settings, notes=notes, anatomy=parts, robustness=disturbed)
+    report = make_report(
+        prepared.model,
+        outcome,
+        prepared.settings,
+        notes=notes,
+        anatomy=parts,
+        robustness=disturbed,
+        provider=work.provider,
+    )
     if outcome.missed is not None:
         raise GateFailed(outcome.missed, report=report)
     return Result(outcome.model, report, outcome)
@@ -275,12 +286,9 @@ def prepare(
     _check_techniques(techniques, recipe)
     check_metric(metric)
     chosen = get_target(target)
-    unmeasured = None if elsewhere else why_unmeasured(chosen)
+    unmeasured = None if elsewhere else why_untimed(chosen)
     if unmeasured and (goal != "size" or (budget is not None and budget.max_latency_ratio is not None)):
-        raise UsageError(
-            f"latency on {chosen.name} can't be measured: {unmeasured}",
-            hint="--bundle FOLDER, to time candidates on such a machine; or --goal size, without a bound on latency",
-        )
+        raise UsageError(f"latency on {chosen.name} can't be measured: {unmeasured}", hint=times_hint(chosen))
     calibrated = calibration is not None or statistics is not None or synthetic_calibration
     if recipe is not None and not calibrated and recipe.needs_calibration:
         raise UsageError("the recipe needs calibration samples", hint="--calibration DATA or --statistics FILE")
@@ -324,6 +332,8 @@ def prepare(
         seed=seed,
         time_budget=time_budget,
     )
+    if not elsewhere:
+        notes += filter(None, [whose_times(work)])
     settings = Settings(
         model=str(source) if source else "(in memory)",
         calibration=known.samples if known else calibration_samples.description if calibration_samples else None,

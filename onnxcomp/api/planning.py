@@ -76,9 +76,7 @@ def plan(
     _try_metric(prepared)
     calibrated = prepared.work.calibration is not None or prepared.work.statistics is not None
     work = prepared.work
-    candidates = wanted(
-        recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=work.target.float16
-    )
+    candidates = wanted(recipe, work.target, calibrated=calibrated, techniques=work.techniques, goal=work.goal)
     return Plan(
         settings=prepared.settings,
         size=size(prepared.model) if prepared.source is None else prepared.source.stat().st_size,

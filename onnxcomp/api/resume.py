@@ -77,7 +77,7 @@ def _identity(model: "ir.Model", work: Work, metric: str | None) -> dict[str, st
         ),
         "the time budget": repr(work.time_budget),
         "the versions": json.dumps(versions()),
-        "the machine": json.dumps(machine()),
+        "the machine": json.dumps(machine(work.provider)),
     }
 
 

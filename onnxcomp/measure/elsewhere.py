@@ -190,6 +190,7 @@ def _session(path: Path, asked: argparse.Namespace) -> Any:
     session = ort.InferenceSession(str(path), options, providers=list(wanted))
     if wanted[0] not in session.get_providers():  # it falls back to others in silence
         raise EnvironmentUnavailable(f"onnxruntime could not start its {wanted[0]} on this machine")
+    session.disable_fallback()  # else a run that fails there is made again on others, in silence
     return session
 
 

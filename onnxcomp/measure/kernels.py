@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from onnxcomp import runtime
+from onnxcomp.errors import EnvironmentUnavailable
 from onnxcomp.runtime import Provider
 
-__all__ = ["Fallback", "NodeTime", "OperatorTime", "fallback", "node_profile", "operator_times"]
+__all__ = ["Fallback", "NodeTime", "OperatorTime", "check_device", "fallback", "node_profile", "operator_times"]
 
 _WITH_BODIES = frozenset({"If", "Loop", "Scan"})  # their time is that of the nodes inside
 _KERNEL = "_kernel_time"
@@ -114,3 +115,22 @@ def fallback(nodes: Sequence[NodeTime], provider: Provider) -> Fallback | None:
         time_share=sum(node.seconds for node in fallen) / total,
         op_types=tuple(one.op_type for one in operator_times(fallen)),
     )
+
+
+def check_device(
+    name: str, model: bytes | Path, feed: Mapping[str, np.ndarray], *, threads: int, provider: Provider
+) -> None:
+    """Refuse a model that would run on the CPU from end to end, whatever was asked for.
+
+    Raises:
+        EnvironmentUnavailable: The provider is not there, or runs none of its nodes.
+        ModelError: onnxruntime refuses the model.
+    """
+    if provider == "cpu":
+        return
+    fallen = fallback(node_profile(model, feed, threads=threads, provider=provider, runs=1), provider)
+    if fallen is not None and fallen.nodes_share == 1:
+        raise EnvironmentUnavailable(
+            f"{provider} runs no node of {name}: its times would be the CPU's",
+            hint=f"its operators are {', '.join(fallen.op_types)}; leave out --provider or --target: the CPU is timed",
+        )

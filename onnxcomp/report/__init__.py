@@ -1,6 +1,6 @@
 """What commands return: values with everything that was measured, and their renderings."""
 
-from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark, claim
+from onnxcomp.report.benchmark import BenchReport, BenchSettings, ModelBenchmark, claim, fallback_text
 from onnxcomp.report.bundle import BundleReport
 from onnxcomp.report.calibration import CalibrateReport
 from onnxcomp.report.check import CheckReport, CheckSettings, GateResult, GateStatus, GateUnit
@@ -58,6 +58,7 @@ __all__ = [
     "Written",
     "annotations",
     "claim",
+    "fallback_text",
     "junit_xml",
     "machine",
     "make_report",

@@ -129,7 +129,7 @@ class BenchReport(Document):
                 lines += [f" {found.model}, by node:", *table([*_nodes(found, verbose=verbose)]), ""]
                 lines += _quantizers(found)
             if found.fallback is not None:
-                lines += [f" {_fallback(found)}", ""]
+                lines += [f" {fallback_text(found.model, found.fallback)}", ""]
         lines += [f" note    {note}" for note in self.notes]
         lines += [f" result  {line}" for line in self._verdict()]
         return "\n".join(lines) + "\n"
@@ -143,7 +143,8 @@ class BenchReport(Document):
         took = f"{counted(self.rounds, 'round')} in {self.seconds:.0f} s"
         yield f" target  {asked.provider} provider{copies}, {threads}; {took}"
         runtime = next((self.versions[name] for name in _RUNTIMES if name in self.versions), "?")
-        yield f" machine {self.machine.get('processor', '?')}, {self.machine.get('system', '?')}, onnxruntime {runtime}"
+        places = (self.machine.get("device"), self.machine.get("processor", "?"), self.machine.get("system", "?"))
+        yield f" machine {', '.join(filter(None, places))}, onnxruntime {runtime}"
 
     def _rows(self) -> Iterable[list[str]]:
         yield [
@@ -237,9 +238,9 @@ def _quantizers(found: ModelBenchmark) -> Iterable[str]:
         yield ""
 
 
-def _fallback(found: ModelBenchmark) -> str:
-    fallen = found.fallback
-    if fallen is None or not fallen.nodes:
-        return f"{found.model}: no node fell back to the CPU"
+def fallback_text(model: str, fallen: Fallback) -> str:
+    """Say how much of a model ran on the CPU, though another provider was asked for."""
+    if not fallen.nodes:
+        return f"{model}: no node fell back to the CPU"
     share = f"{100 * fallen.nodes_share:.1f} % of the nodes, {100 * fallen.time_share:.1f} % of their time"
-    return f"{found.model}: {counted(fallen.nodes, 'node')} ran on the CPU ({share}): {', '.join(fallen.op_types)}"
+    return f"{model}: {counted(fallen.nodes, 'node')} ran on the CPU ({share}): {', '.join(fallen.op_types)}"

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
+from onnxcomp.measure import device_name
+from onnxcomp.runtime import Provider
 from onnxcomp.target import cpu_name
 
 __all__ = ["SCHEMA_VERSION", "Document", "Written", "machine", "now", "versions"]
@@ -109,13 +111,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, str]:
-    """Return what this machine is: processor, architecture, system, Python."""
+def machine(provider: Provider = "cpu") -> dict[str, str]:
+    """Return what this machine is: processor, architecture, system, Python, and the device of a provider."""
+    device = None if provider == "cpu" else device_name()
     return {
         "processor": cpu_name(),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        **({} if device is None else {"device": device}),
     }
 
 

@@ -11,6 +11,7 @@ from onnxcomp.report.document import machine, now, versions
 from onnxcomp.report.markdown import render_markdown
 from onnxcomp.report.robustness import Robustness
 from onnxcomp.report.text import render_text
+from onnxcomp.runtime import Provider
 from onnxcomp.search import Outcome
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def make_report(
     notes: tuple[str, ...],
     anatomy: Anatomy | None = None,
     robustness: tuple[Robustness, ...] = (),
+    provider: Provider = "cpu",
 ) -> Report:
     """Put a report together.
 
@@ -50,6 +52,7 @@ def make_report(
         notes: Plain sentences for the reader.
         anatomy: What the original and the delivered model are made of; None: the original is delivered.
         robustness: What disturbances do to both.
+        provider: What ran the models that were timed.
     """
     recipe = recipe_of(outcome.model)
     return Report(
@@ -60,7 +63,7 @@ def make_report(
         recipe=recipe.to_toml() if outcome.winner is not None else "",
         notes=notes,
         versions=versions(),
-        machine=machine(),
+        machine=machine(provider),
         created=now(),
         anatomy=anatomy,
         robustness=robustness,

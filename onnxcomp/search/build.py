@@ -218,7 +218,7 @@ class Builder:
         race: Race,
         late: Callable[[float], bool],
     ) -> tuple[Variant, tuple[Recipe, ...]] | None:
-        timed = candidate.result.latency is not None  # else all nodes cost the same
+        timed = candidate.result.latency is not None and race.profiled  # else all nodes cost the same
         variants = self._variants(candidate, noise)
         threads = race.threads
         saved = measure_savings(variants.base, candidate.model, race.feed, threads=threads) if timed else None
@@ -245,7 +245,7 @@ class Builder:
 
     def polish(self, candidate: Built, race: Race) -> Built | None:
         """Return a variant of a candidate that is faster because nodes that gain nothing stay float, or None."""
-        if not candidate.recipe.steps:
+        if not candidate.recipe.steps or not race.profiled:
             return None
         self._progress(f"polish {candidate.result.name}", None)
 
@@ -274,6 +274,8 @@ class Builder:
             return None
         (found,) = self.build([attended(candidate.result.name, candidate.recipe)]) or (None,)
         if found is None or found.result.rejected is not None or not found.result.passes[0].modified:
+            return None
+        if race.why_not(found.model) is not None:
             return None
         stage = f"fuse attention in {candidate.result.name}"
         ratio = race.among({"plain": candidate.model, "fused": found.model}, stage).ratios["fused"]

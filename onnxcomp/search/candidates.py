@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onnxcomp.recipe import Recipe, Step
-from onnxcomp.target import Goal, Technique
+from onnxcomp.target import Goal, Target, Technique
 
 __all__ = [
     "ATTENTION",
@@ -12,6 +12,7 @@ __all__ = [
     "Candidate",
     "attended",
     "cleanup",
+    "computed",
     "corrected",
     "prepared",
     "pruned",
@@ -69,7 +70,8 @@ _INT4 = Step("quantize-weights", {"bits": 4})
 _INT8 = Step("quantize-weights")
 _SHARE = Step("share-weights", {"bits": 4})
 _FLOAT16 = Step("store-float16")  # of what the steps before it left in float32
-_COMPUTED = Candidate("float16", Recipe((Step("convert-float16"),)))
+_COMPUTE = Step("convert-float16")
+_PRODUCTS = ["Gemm", "MatMul"]
 _EQUALIZE = Step("equalize")
 _CORRECT = Step("bias-correct", {"runs": 24})
 _COSTS = {"macs": "MACs", "params": "parameters"}
@@ -114,30 +116,43 @@ def weight_only() -> list[Candidate]:
     ]
 
 
+def computed(target: Target) -> list[Candidate]:
+    """Return the candidates that compute in float16, from mild to bold; none where that is not faster.
+
+    In the bold ones products read weights of 8 or 4 bits, where there is a kernel for that.
+    """
+    if not target.float16:
+        return []
+    found = [Candidate("float16", Recipe((_COMPUTE,)))]
+    for bits in (8, 4) if target.block_products else ():
+        products = Step(_INT8.name, {"bits": bits, "ops": _PRODUCTS})
+        found.append(Candidate(f"float16, int{bits} products", Recipe((_COMPUTE, products))))
+    return found
+
+
 def wanted(
     recipe: Recipe | None,
+    target: Target,
     *,
     calibrated: bool,
     techniques: Collection[Technique] | None = None,
     goal: Goal = "latency",
-    float16: bool = False,
 ) -> list[Candidate]:
     """Return what `optimize` builds first; what it learns from them leads to others.
 
     Args:
         recipe: The user's own, tried instead of the built-in ones.
+        target: Where the model will run.
         calibrated: Whether there are calibration samples.
         techniques: The only ones to use; None: all.
         goal: For ``latency`` weights alone are not tried, unless asked for: dynamic INT8 is as small, and faster.
-        float16: Whether computing in float16 is faster on the target.
     """
     if recipe is not None:
         return [Candidate("recipe", recipe)]
     found = [*quantized(calibrated=calibrated), ATTENTION]
     if goal != "latency" or (techniques is not None and "weights" in techniques):
         found += weight_only()
-    if float16:
-        found.append(_COMPUTED)
+    found += computed(target)
     return [c for c in found if techniques is None or _used(c.recipe) <= set(techniques)]
 
 

@@ -105,6 +105,7 @@ class _Optimizer:
             threads=work.threads,
             seed=work.seed,
             progress=progress,
+            provider=work.provider,
             memory=work.memory,
             measured=work.measured.comparison if work.measured is not None else None,
         )
@@ -142,8 +143,8 @@ class _Optimizer:
             known = work.memory.histograms()
             ctx.ranges = RangeStore(cleaned, work.calibration, progress=self._calibrating, known=known)
         builder = Builder(cleaned, ctx, verifier, self._progress, work.memory, late=self._late)
-        calibrated, float16 = ctx.ranges is not None, work.target.float16
-        first = wanted(recipe, calibrated=calibrated, techniques=work.techniques, goal=work.goal, float16=float16)
+        calibrated = ctx.ranges is not None
+        first = wanted(recipe, work.target, calibrated=calibrated, techniques=work.techniques, goal=work.goal)
         if work.measured is not None:
             return _Start(cleaned, reports, ctx, builder, [taken(*named) for named in work.measured.models.items()])
         built = [builder.cleanup(), *builder.build(first, whole=recipe is not None)]
@@ -178,6 +179,8 @@ class _Optimizer:
         """Time candidates roughly, where times count; those that are not better for the goal are rejected."""
         if self._collecting:
             return None
+        for candidate in built:
+            candidate.result.rejected = candidate.result.rejected or self._race.why_not(candidate.model)
         sound = [candidate for candidate in built if candidate.result.rejected is None]
         comparison = self._race.rough({c.result.name: c.model for c in sound}) if self._work.timed else None
         for result in (candidate.result for candidate in sound):

@@ -60,9 +60,9 @@ class Prover:
     """
 
     def __init__(self, original: "ir.Model", work: Work, race: Race, progress: Progress) -> None:
-        session, features = open_session(original, threads=0), feature_outputs(original)
         self._model = original
         self._work = work
+        session, features = self._session(original), feature_outputs(original)
         self._race = race
         self._progress = progress
         self._found: dict[str, Quality | str | None] = {}  # by the fingerprint of what was judged ahead
@@ -89,6 +89,10 @@ class Prover:
         if samples is None:
             return None
         return Verifier(self._model, samples.spread(noise_runs(self._model, self._race.feed)))
+
+    def _session(self, model: "ir.Model") -> Session:
+        """Open a model where it is judged: what float16 rounds differs between a GPU and the CPU."""
+        return open_session(model, threads=0, provider=self._work.provider)
 
     @cached_property
     def _judging(self) -> Judging:
@@ -147,7 +151,7 @@ class Prover:
                 raise ModelError(found)
             if found is not None:
                 return found
-            return judge.quality(open_session(candidate.model, threads=0), early=early)
+            return judge.quality(self._session(candidate.model), early=early)
 
         what = f"quality of {candidate.result.name}"
         key = partial(_key, "quality", part, candidate.model)
@@ -176,8 +180,7 @@ class Prover:
                 return None
             comparison = None
             if result.latency is not None:
-                session = Session(path, threads=self._work.threads)
-                comparison = self._race.exact(result.name, session, result.latency.ratio, model=loaded)
+                comparison = self._race.exact(result.name, path, result.latency.ratio, model=loaded)
                 result.latency = comparison.ratios[result.name]
                 result.rejected = slowness(result.latency, self._work.budget.max_latency_ratio)
             if result.rejected:
@@ -191,7 +194,7 @@ class Prover:
 
         def measure() -> tuple[Quality, Evidence]:
             rng = np.random.default_rng(self._work.seed)
-            session = open_session(loaded, threads=0)
+            session = self._session(loaded)
             quality, evidence = self._final.verdict(session, rng, held_out=self._held_out)
             expected = self.noise.typical_sqnr(session) if self.noise else None
             return quality, replace(evidence, expected_sqnr=expected)

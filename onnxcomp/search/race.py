@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from onnxcomp.data import Feed
-from onnxcomp.measure import Comparison, Ratio, interleave
-from onnxcomp.model import fingerprint, open_session
-from onnxcomp.runtime import Session
+from onnxcomp.errors import ModelError
+from onnxcomp.measure import Comparison, Ratio, check_device, interleave
+from onnxcomp.model import fingerprint, materialized, open_session
+from onnxcomp.runtime import Provider, Session
 from onnxcomp.search.memory import Memory
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Race:
         original: The model that all others are compared with.
         feed: The one input that is timed.
         threads: Intra-op threads.
+        provider: What runs the models. On a device, inputs and outputs stay in its memory.
         seed: Of the order within rounds.
         progress: Told the stage and the share of the time used.
         memory: Keeps what was timed.
@@ -57,12 +60,14 @@ class Race:
         threads: int,
         seed: int,
         progress: Callable[[str, float | None], None],
+        provider: Provider = "cpu",
         memory: Memory | None = None,
         measured: Comparison | None = None,
     ) -> None:
         self._original = original
         self.feed = feed
         self.threads = threads
+        self._provider = provider
         self._seed = seed
         self._progress = progress
         self._memory = memory or Memory()
@@ -70,12 +75,33 @@ class Race:
         self._fastest: WeakKeyDictionary[ir.Model, float] = WeakKeyDictionary()  # seconds of an undisturbed run
         self._further = _FURTHER
 
+    @property
+    def profiled(self) -> bool:
+        """Whether a profile tells what each node takes: on a GPU, it tells what starting its kernel takes."""
+        return self._provider == "cpu"
+
     def meet(self) -> None:
-        """Time the original alone, long before it is compared: what is slow for seconds only is noticed then."""
+        """Time the original alone, long before it is compared: what is slow for seconds only is noticed then.
+
+        Raises:
+            EnvironmentUnavailable: The provider is not there, or runs no node of it.
+        """
         if self._measured is None:
+            with materialized(self._original) as source:
+                check_device("the model", source, self.feed, threads=self.threads, provider=self._provider)
             models = {"original": self._original}
             measure = partial(self._steady, models, self._alone)
             self._memory.recall("time of the original", partial(_key, "alone", models), Comparison, measure)
+
+    def why_not(self, model: "ir.Model") -> str | None:
+        """Say why a model does not run on the device where it is to be timed, or None; the CPU has run it before."""
+        if self._provider == "cpu":
+            return None
+        try:
+            self._ready(model)()
+        except ModelError as err:
+            return str(err)
+        return None
 
     def rough(self, models: "Mapping[str, ir.Model]") -> Comparison:
         """Time several models well enough to rank them."""
@@ -83,9 +109,9 @@ class Race:
             return _only(self._measured, models)
 
         def measure() -> Comparison:
-            sessions = {name: open_session(model, threads=self.threads) for name, model in models.items()}
+            contenders = {name: self._ready(model) for name, model in models.items()}
             half_width, seconds = _ROUGH
-            run = partial(self._run, sessions, half_width, seconds, "measure", attempts=2)
+            run = partial(self._run, contenders, half_width, seconds, "measure", attempts=2)
             return self._steady({"original": self._original, **models}, run)
 
         return self._memory.recall(f"time of {', '.join(models)}", partial(_key, "rough", models), Comparison, measure)
@@ -94,10 +120,7 @@ class Race:
         """Time models against the first of them."""
 
         def measure() -> Comparison:
-            contenders = {
-                name: partial(open_session(model, threads=self.threads).run, self.feed)
-                for name, model in models.items()
-            }
+            contenders = {name: self._ready(model) for name, model in models.items()}
             half_width, seconds = _AMONG
             run = partial(
                 interleave,
@@ -112,12 +135,14 @@ class Race:
 
         return self._memory.recall(stage, partial(_key, "among", models), Comparison, measure)
 
-    def exact(self, name: str, session: Session, expected: float, *, model: "ir.Model | None" = None) -> Comparison:
+    def exact(
+        self, name: str, made: "ir.Model | Path", expected: float, *, model: "ir.Model | None" = None
+    ) -> Comparison:
         """Time one model well enough to promise its ratio.
 
         Args:
             name: Of the model.
-            session: Made from the file that is to be delivered, with this race's threads.
+            made: What is to be delivered, or its file.
             expected: Its ratio in the rough run.
             model: The model itself, where its time may be known.
         """
@@ -127,7 +152,7 @@ class Race:
         relative = half_width / min(1.0, max(0.25, expected))
 
         known = {"original": self._original} | ({} if model is None else {name: model})
-        run = partial(self._run, {name: session}, relative, seconds, f"prove {name}", attempts=_ATTEMPTS)
+        run = partial(self._run, {name: self._ready(made)}, relative, seconds, f"prove {name}", attempts=_ATTEMPTS)
         measure = partial(self._steady, known, run)
         if model is None:
             return measure()
@@ -137,8 +162,7 @@ class Race:
     def _alone(self) -> Comparison:
         half_width, seconds = _ALONE
         # two sessions, which take the caches from each other as contenders do
-        runs = (partial(open_session(self._original, threads=self.threads).run, self.feed) for _ in range(2))
-        contenders = dict(zip(("original", "itself"), runs, strict=True))
+        contenders = {name: self._ready(self._original) for name in ("original", "itself")}
         return interleave(contenders, baseline="original", half_width=half_width, max_seconds=seconds, seed=self._seed)
 
     def _steady(self, models: "Mapping[str, ir.Model]", run: Callable[[], Comparison]) -> Comparison:
@@ -161,11 +185,24 @@ class Race:
             self._fastest[model] = min(taken, self._fastest.get(model, taken))
         return comparison
 
+    def _ready(self, model: "ir.Model | Path") -> Callable[[], object]:
+        """Return what runs a model once on the feed."""
+        if isinstance(model, Path):
+            session = Session(model, threads=self.threads, provider=self._provider)
+        else:
+            session = open_session(model, threads=self.threads, provider=self._provider)
+        return session.bound(self.feed)
+
     def _run(
-        self, sessions: Mapping[str, Session], half_width: float, seconds: float, stage: str, *, attempts: int
+        self,
+        others: Mapping[str, Callable[[], object]],
+        half_width: float,
+        seconds: float,
+        stage: str,
+        *,
+        attempts: int,
     ) -> Comparison:
-        contenders = {"original": partial(open_session(self._original, threads=self.threads).run, self.feed)}
-        contenders |= {name: partial(session.run, self.feed) for name, session in sessions.items()}
+        contenders = {"original": self._ready(self._original), **others}
         for attempt in range(attempts):
             comparison = interleave(
                 contenders,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxcomp.data import Samples
 from onnxcomp.measure import Comparison
 from onnxcomp.recipe import Recipe
+from onnxcomp.runtime import Provider
 from onnxcomp.search.executor import Executor
 from onnxcomp.search.judge import Task
 from onnxcomp.search.memory import Memory
@@ -74,3 +75,8 @@ class Work:
     executor: Executor | None = None
     seed: int = 0
     time_budget: float = 300.0
+
+    @property
+    def provider(self) -> Provider:
+        """What runs the models that are timed and judged: the target's, where times of this machine count."""
+        return self.target.provider if self.timed and self.measured is None else "cpu"

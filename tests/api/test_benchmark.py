@@ -212,6 +212,7 @@ class Runtime:
     def __init__(self, working: bool) -> None:
         self.working = working
         self.asked: list[str] = []
+        self.falls_back = True
         self.SessionOptions = runtime._onnxruntime().SessionOptions
 
     def get_available_providers(self) -> list[str]:
@@ -222,7 +223,11 @@ class Runtime:
 
     def InferenceSession(self, _source: object, _options: object, providers: list[str]) -> "Runtime":  # noqa: N802
         self.asked = providers
+        print("nor for this")
         return self
+
+    def disable_fallback(self) -> None:
+        self.falls_back = False
 
     def get_providers(self) -> list[str]:
         return self.get_available_providers() if self.working else ["CPUExecutionProvider"]
@@ -237,6 +242,7 @@ def test_sessions_on_cuda(working: bool, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(runtime, "_onnxruntime", lambda: stand_in)
     if working:
         runtime.Session(b"", provider="cuda")
+        assert not stand_in.falls_back
     else:
         with pytest.raises(EnvironmentUnavailable, match="could not start its CUDAExecutionProvider"):
             runtime.Session(b"", provider="cuda")

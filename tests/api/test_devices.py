@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import pickle
-import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,10 +14,9 @@ import pytest
 
 import onnxcomp
 from onnxcomp import runtime
-from onnxcomp.api import benchmark
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.errors import EnvironmentUnavailable, ModelError
-from onnxcomp.measure import Memory, NodeTime, probe
+from onnxcomp.measure import NodeTime, probe
 from onnxcomp.measure.device import device_memory
 from onnxcomp.runtime import Session
 
@@ -32,18 +29,6 @@ FEED = {"x": np.ones((3, 2), np.float32)}
 @pytest.fixture
 def content(parse: Parse) -> bytes:
     return parse(TEXT).SerializeToString()
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> list[NodeTime]:
-    """Let the CPU stand in for a GPU; the nodes that its profile shows can be set."""
-    nodes = [NodeTime("a", "Neg", CUDA, 3e-3), NodeTime("b", "Exp", CPU, 1e-3)]
-    monkeypatch.setitem(runtime._PROVIDERS, "cuda", (CPU,))
-    monkeypatch.setitem(runtime._DEVICES, "cuda", "cpu")
-    monkeypatch.setattr(runtime._onnxruntime(), "preload_dlls", lambda: None)
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_, **__: Memory(3_000_000, 1_000_000, 5_000_000))
-    monkeypatch.setattr(benchmark, "node_profile", lambda *_, **__: nodes)
-    return nodes
 
 
 def test_what_is_bound_to_the_memory_of_a_device(content: bytes, device: list[NodeTime]) -> None:
@@ -114,20 +99,6 @@ def test_a_run_that_would_be_the_cpus_is_refused(
     path.write_bytes(content)
     assert run(build_app(), ["bench", str(path), "--provider", "cuda"]) == 4
     assert "Neg" in capfd.readouterr().err
-
-
-@pytest.fixture
-def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Put a program called nvidia-smi first that prints a text, and keeps what it was asked."""
-
-    def make(prints: str) -> Path:
-        asked, program = tmp_path / "asked", tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\necho \"$@\" > {asked}\nprintf '{prints}'\n", encoding="utf-8")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        return asked
-
-    return make
 
 
 def test_memory_of_a_device(smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

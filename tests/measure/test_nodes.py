@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxcomp import runtime
-from onnxcomp.measure import node_bytes, node_times
+from onnxcomp.measure import node_bytes, node_times, nodes
 from onnxcomp.model import load
 
 CONV = "Conv <pads = [1, 1, 1, 1]>"
@@ -29,7 +28,7 @@ def model(parse: Callable[..., Any]) -> Any:
 
 
 def profiled(monkeypatch: pytest.MonkeyPatch, kernels: Mapping[tuple[str, str], float]) -> None:
-    monkeypatch.setattr(runtime, "node_times", lambda *_, **__: dict(kernels))
+    monkeypatch.setattr(nodes, "_kernel_times", lambda *_, **__: dict(kernels))
 
 
 def test_a_kernel_of_several_nodes_counts_for_the_one_that_it_is_named_for(
