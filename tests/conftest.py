@@ -23,10 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_second_looks() -> Iterator[None]:
-    """Take times as they come: tests run side by side, and none asks how fast anything is."""
+def _short_looks() -> Iterator[None]:
+    """Take times as they come: tests run side by side, where none gets exact however long it is looked at."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("onnxcomp.search.race._FURTHER", 0)
+        for name, value in {"_FURTHER": 0, "_ROUGH": (0.05, 2.0), "_AMONG": (0.01, 2.0), "_EXACT": (0.01, 5.0)}.items():
+            patched.setattr(f"onnxcomp.search.race.{name}", value)
         yield
 
 

@@ -25,6 +25,13 @@ def _blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def _cut(folder: Path, **rows: int) -> None:
+    """Write the first rows of the sample data."""
+    for name, number in rows.items():
+        with np.load(DATA / ("calibration.npz" if name == "calib" else "eval.npz")) as data:
+            np.savez(folder / f"{name}.npz", **{key: data[key][:number] for key in data.files})
+
+
 def test_the_pass_of_the_contributors_guide_passes_its_tests(tmp_path: Path) -> None:
     """Lay the guide's files out as an installed package, its entry point included, and run its test file."""
     code, test = _blocks("CONTRIBUTING.md", "python")
@@ -65,8 +72,7 @@ def test_the_python_of_the_readme_runs(
 ) -> None:
     (code,) = _blocks("README.md", "python")
     shutil.copy(RESNET, tmp_path / "model.onnx")
-    shutil.copy(DATA / "calibration.npz", tmp_path / "calib.npz")
-    shutil.copy(DATA / "eval.npz", tmp_path / "eval.npz")
+    _cut(tmp_path, calib=64, eval=400)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert "before" in capsys.readouterr().out
@@ -78,9 +84,7 @@ def test_the_python_of_the_page_on_pruning_runs(
 ) -> None:
     (code,) = _blocks("docs/pruning.md", "python")
     shutil.copy(RESNET, tmp_path / "model.onnx")
-    for name, source, rows in (("calib", "calibration", 20), ("eval", "eval", 50)):
-        with np.load(DATA / f"{source}.npz") as data:
-            np.savez(tmp_path / f"{name}.npz", **{key: data[key][:rows] for key in data.files})
+    _cut(tmp_path, calib=20, eval=50)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "pruning.md", "exec"), {})
     assert "fewer" in capsys.readouterr().out
@@ -95,7 +99,7 @@ def test_the_loader_and_the_images_of_the_page_on_data_run(
     loader, code = _blocks("docs/data.md", "python")
     (tmp_path / "loader.py").write_text(loader, encoding="utf-8")
     shutil.copy(RESNET, tmp_path / "model.onnx")
-    shutil.copy(DATA / "eval.npz", tmp_path / "eval.npz")
+    _cut(tmp_path, eval=400)
     (tmp_path / "images").mkdir()
     with np.load(DATA / "calibration.npz") as rows:
         for number, pixels in enumerate(rows["image"][:20]):

@@ -138,11 +138,11 @@ NOISE = [
 @pytest.mark.parametrize(("run_ns", "truth"), [(0.5 * MS, 0.9), (8.0 * MS, 0.35)])
 def test_interval_covers_the_truth_under_noise(noise: dict[str, float], run_ns: float, truth: float):
     results = [
-        compare(Machine(seed, **noise), {"base": run_ns, "other": run_ns * truth}, seed=seed) for seed in range(25)
+        compare(Machine(seed, **noise), {"base": run_ns, "other": run_ns * truth}, seed=seed) for seed in range(13)
     ]
     covered = [r.ratios["other"].low <= truth <= r.ratios["other"].high for r in results]
-    # 95 % are expected: fewer than 21 of 25 have a chance of 0.7 %, and the seeds are fixed
-    assert sum(covered) >= 21
+    # 95 % are expected: fewer than 10 of 13 have a chance of 0.3 %, and the seeds are fixed
+    assert sum(covered) >= 10
     assert all(r.settled for r in results)
 
 

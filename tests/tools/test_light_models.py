@@ -37,8 +37,8 @@ SLOW = {
 }
 
 
-LARGE = ("vgg19", "zfnet512")  # hundreds of megabytes of weights: a minute and more
-_ALONE = pytest.mark.skipif("ONNXCOMP_SLOW" not in os.environ, reason="takes a minute: ONNXCOMP_SLOW=1 runs it")
+LARGE = ("vgg19", "zfnet512", "bvlc_alexnet", "densenet121", "resnet50")  # up to hundreds of megabytes of weights
+_ALONE = pytest.mark.skipif("ONNXCOMP_SLOW" not in os.environ, reason="takes up to a minute: ONNXCOMP_SLOW=1 runs it")
 
 
 def marked(name: str) -> Any:

@@ -95,7 +95,7 @@ def test_a_wrong_scale_leaves_the_bounds(parse: Any, samples: Any) -> None:
     assert (error() > bounds).any()
 
 
-@settings(max_examples=250, **LIMITS)
+@settings(max_examples=120, **LIMITS)
 @given(networks(), steps(), st.sampled_from(INTEGER), st.sampled_from([EXACT, EXPANDED]))
 def test_the_error_is_what_the_scales_imply(
     samples: Any, model: onnx.ModelProto, recipe: list[Step], target: str, front: Recipe
