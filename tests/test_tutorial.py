@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = "[optimize]\ntime-budget = 40\n"  # what a longer search would find is no block's matter
+BUDGET = "[optimize]\ntime-budget = 20\n"  # what a longer search would find is no block's matter
+ROWS = 500  # labelled samples: the documents name no more
 BLOCK = re.compile(r"^```(console|python)(?: (\S+))?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -30,7 +33,11 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def follow(text: str, folder: Path) -> int:
     """Do what the blocks of a document say; return how many there are."""
-    (folder / "sample_models").symlink_to(ROOT / "sample_models")
+    shutil.copytree(ROOT / "sample_models", folder / "sample_models")
+    data = folder / "sample_models" / "fashion_mnist" / "eval.npz"
+    with np.load(data) as rows:
+        cut = {name: rows[name][:ROWS] for name in rows.files}
+    np.savez(data, **cut)
     (folder / "onnxcomp.toml").write_text(BUDGET, encoding="utf-8")
     blocks = BLOCK.findall(text)
     for language, mark, code in blocks:
