@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["PassReport", "Runnable", "Verifier", "recipe_of", "run_recipe"]
 
 _ROUNDING_DB = 60.0  # fp32 rewrites measure 90 dB and more; a wrong one, less than 40
+_WRONG_DB = 40.0  # under this no rounding is the reason
+_ONE_BIT = 6.0  # dB: noise of twice the amplitude
 _FLIPS_DB = 10.0  # that flipped integers are below the noise of the quantization; 20 dB were measured
 _SAME_ANSWERS = 0.99  # of an output that is no float; rounding may decide a close ArgMax
 
@@ -208,12 +210,16 @@ def _change(fidelity: Fidelity, least: float = _ROUNDING_DB) -> str | None:
 def _own_change(model: "ir.Model", changed: Runnable, verifier: Verifier) -> str | None:
     """Say which change of what a pass got is more than rounding: what lossy passes did before is not its doing.
 
-    Between quantized layers rounding flips integers here and there: noise of their kind, but far less of it.
+    What rounding may do is seen on the model itself: some outputs, such as probabilities near 0, change by as much when
+    onnxruntime rewrites it on loading. Between quantized layers rounding flips integers here and there: noise of their
+    kind, but far less of it.
     """
-    least = _ROUNDING_DB
+    got = verifier.against(model)
     if is_quantized(model):
-        least = min(least, verifier.compare(open_session(model)).sqnr + _FLIPS_DB)
-    return _change(verifier.against(model).compare(changed), least)
+        natural = verifier.compare(open_session(model)).sqnr + _FLIPS_DB
+    else:
+        natural = max(got.compare(open_session(model, optimize=False)).sqnr - _ONE_BIT, _WRONG_DB)
+    return _change(got.compare(changed), min(_ROUNDING_DB, natural))
 
 
 def _flipped(fidelity: Fidelity) -> str | None:

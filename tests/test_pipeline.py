@@ -52,6 +52,10 @@ class Flipping(Changing):
     by: ClassVar[float] = 5e-3
 
 
+class Fine(Changing):
+    by: ClassVar[float] = 1e-3
+
+
 class Quantizing(Lossy):
     def run(self, model: ir.Model, ctx: PassContext) -> PassStats:
         x = model.graph.inputs[0]
@@ -199,6 +203,25 @@ def test_an_exact_pass_is_held_to_what_it_got_not_to_what_lossy_ones_before_it_c
     assert steps(result) == ["lossy", "rounding"]
     assert rounding.sqnr == pytest.approx(lossy.sqnr, abs=0.1)  # it is told against the original
     assert "by more than rounding" in wrong.failure
+
+
+@pytest.mark.parametrize(("apart", "kept"), [(1e-5, True), (1e-2, False)])
+def test_where_rounding_shows_in_the_answers_it_is_no_change(
+    apart: float, kept: bool, parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two channels that are nearly alike are subtracted: onnxruntime's own folding of the scale shows, too."""
+    offered = [EntryPoint("fine", f"{__name__}:Fine", "onnxcomp.passes")]
+    monkeypatch.setattr(registry, "entry_points", lambda *, group: offered)
+    weights = {"k": np.full((2, 1, 1, 1), 0.7), "s": np.array([1.1, 1.1 + apart]), "m": np.array([[[[1.0]], [[-1.0]]]])}
+    weights |= {"zero": np.zeros(2), "one": np.ones(2), "w": np.eye(4)}
+    text = """g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y) {
+        c = Conv(x, k)  n = BatchNormalization(c, s, zero, zero, one)  d = Conv(n, m)  y = MatMul(d, w)
+    }"""
+    model = load(parse(text, weights).SerializeToString())
+    verifier = Verifier(model, [{"x": np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype(np.float32)}])
+    ctx = PassContext(get_target("cpu-x86-vnni"))
+    _, (report,) = run_recipe(model, Recipe((Step("fine"),)), ctx, verifier)
+    assert report.modified == kept
 
 
 def test_rounding_may_flip_integers_of_a_quantized_model(apply: Any) -> None:
