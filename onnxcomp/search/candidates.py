@@ -149,10 +149,9 @@ def wanted(
     """
     if recipe is not None:
         return [Candidate("recipe", recipe)]
-    found = [*quantized(calibrated=calibrated), ATTENTION]
+    found = [*computed(target), *quantized(calibrated=calibrated), ATTENTION]
     if goal != "latency" or (techniques is not None and "weights" in techniques):
         found += weight_only()
-    found += computed(target)
     return [c for c in found if techniques is None or _used(c.recipe) <= set(techniques)]
 
 
