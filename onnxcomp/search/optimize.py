@@ -108,6 +108,7 @@ class _Optimizer:
             provider=work.provider,
             memory=work.memory,
             measured=work.measured.comparison if work.measured is not None else None,
+            late=partial(self._late, 1 / _OPTIONAL_SHARE),
         )
 
     def collect(self) -> list[Built]:
