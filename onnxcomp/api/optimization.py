@@ -127,7 +127,7 @@ def optimize(
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
         seed: For every random choice.
-        time_budget: Seconds after which no optional step is begun; the final proof times once then, not up to three times. Disturbances
+        time_budget: Seconds after which no optional step is begun; the final proof times once then, not three times. Disturbances
             (`perturb`) may take a fifth of it on top.
         pareto: Folder that gets, as a model and a recipe each, the candidates that no other one equals or beats in
             size, latency and score at once but for a tie, those outside the budget too; it may exist.
