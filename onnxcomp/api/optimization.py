@@ -127,8 +127,8 @@ def optimize(
         batch: Rows per run of an ``.npz`` of rows; images per run.
         images: How the images of a folder become values of the model's input.
         seed: For every random choice.
-        time_budget: Seconds after which no optional step is begun; the final proof times once then, not three times. Disturbances
-            (`perturb`) may take a fifth of it on top.
+        time_budget: Seconds after which no optional step is begun; the final proof times once then, not three
+            times. Disturbances (`perturb`) may take a fifth of it on top.
         pareto: Folder that gets, as a model and a recipe each, the candidates that no other one equals or beats in
             size, latency and score at once but for a tie, those outside the budget too; it may exist.
         work_dir: Folder that keeps what was built, judged and timed: a run that was killed goes on where it was when
