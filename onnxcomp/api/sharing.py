@@ -69,6 +69,7 @@ def share(
     group_channels: int | None = None,
     init: str | None = None,
     codebook: str | None = None,
+    vector: int | None = None,
     calibration: Data | None = None,
     eval: Data | None = None,  # noqa: A002  (the name of the option)
     metric: str | None = None,
@@ -95,6 +96,8 @@ def share(
         group_channels: Output channels of a group; None: the pass's default.
         init: Of k-means: ``exact``, ``linear``, ``density`` or ``random``; None: ``exact``.
         codebook: ``free``, or ``powers``: 0 and powers of two, with 2 bits or more; None: ``free``.
+        vector: Neighbours along the inputs of a layer that have an index together, 1 to 16: ``bits`` / ``vector`` bits
+            are spent on a weight, and with 2 or more bits are to be named; None: 1.
         calibration: Samples that tell what layers read, so that their outputs change least; None: weights do.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
@@ -117,20 +120,19 @@ def share(
     """
     show = progress or _silent
     gates = gates or Gates()
-    number, share_of_zeros = _number(bits), sparsity_of(prune)
+    number, share_of_zeros = _number(bits, granularity, vector), sparsity_of(prune)
     if isinstance(exclude, str):
         raise UsageError("exclude is a list of names, not one text", hint="pass ['name']")
     check_threads(threads)
     if gates.max_latency_ratio is not None and not bench:
         raise UsageError("max-latency-ratio can't be checked: latency not measured", hint="leave --no-bench out")
-    if number is None and granularity == "model":
-        raise UsageError("bits can't be chosen per weight where the model has one codebook", hint="--bits 4")
     given: dict[str, Any] = {
         "method": method,
         "granularity": granularity,
         "group_channels": group_channels,
         "init": init,
         "codebook": codebook,
+        "vector": vector,
         "exclude": list(exclude) or None,
         "bits": number,
     }
@@ -337,13 +339,17 @@ def _bounded(gates: Gates, task: Task) -> Gates:
     return replace(gates, max_drop=_DEFAULT_DROP)
 
 
-def _number(bits: str | float) -> float | None:
+def _number(bits: str | float, granularity: str | None, vector: int | None) -> float | None:
     """Return a number of bits; None: they are chosen.
 
     Raises:
-        UsageError: It is neither a number nor ``auto``.
+        UsageError: It is neither a number nor ``auto``, or can't be chosen here.
     """
     if bits == "auto":
+        if granularity == "model":
+            raise UsageError("bits can't be chosen per weight where the model has one codebook", hint="--bits 4")
+        if vector not in (None, 1):
+            raise UsageError("bits can't be chosen per weight where vectors are shared", hint="--bits 8")
         return None
     try:
         number = float(bits)

@@ -20,6 +20,8 @@ onnxcomp share model.onnx --method entropy --eval eval.npz -o shared.onnx && onn
 
 onnxcomp share model.onnx --method entropy --prune auto --calibration calib.npz --eval eval.npz --max-drop 0.01
 
+onnxcomp share model.onnx --vector 4 --bits 8 --calibration calib.npz --eval eval.npz
+
 onnxcomp share model.onnx --bits 4 --eval eval.npz --sizes --report sizes.html
 
 onnxcomp share model.onnx --bits 3 --granularity group --group-channels 32 --exclude Conv_0
@@ -49,6 +51,10 @@ def command(
     ] = None,
     codebook: Annotated[
         str | None, typer.Option(help="free, or powers: 0 and powers of two, 2 bits or more.  [default: free]")
+    ] = None,
+    vector: Annotated[
+        int | None,
+        typer.Option(help="Neighbours that share an index: bits / vector bits per weight; 1 to 16.  [default: 1]"),
     ] = None,
     prune: Annotated[
         str | None,
@@ -94,6 +100,7 @@ def command(
             group_channels=group_channels,
             init=init,
             codebook=codebook,
+            vector=vector,
             prune=prune,
             calibration=calibration,
             eval=evaluation,

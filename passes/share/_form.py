@@ -4,11 +4,14 @@
 
     Gather(codebook [k], Cast(indices, uint4))                      from opset 21, for 7 to 16 centroids
     Reshape(Gather(table [k^p, p], Cast(packed indices, uint8)))    as many indices in a byte as fit: k^p <= 256
+    Reshape(Gather(table [k, d], Cast(indices, uint8)))             a centroid is a vector of d neighbours
 
 A row of the table holds the centroids of the p indices that a byte stands for. With a codebook per channel group the
-indices are a matrix with a row per group, and an Add moves each to its group's part of the table.
+indices are a matrix with a row per group, and an Add moves each to its group's part of the table. A table of vectors
+whose numbers float16 holds exactly is stored so, with a Cast.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +20,10 @@ from numpy.typing import NDArray
 
 from onnxcomp.passes.cleanup._graph import Names
 
-__all__ = ["LEAST_OPSET", "Shared", "form_bytes", "write_form", "write_switch"]
+__all__ = ["LEAST_OPSET", "SLICE_OPSET", "Shared", "form_bytes", "write_form", "write_switch"]
 
 LEAST_OPSET = 6  # Cast names its type by number, Reshape takes its shape as an input
-_SLICE_OPSET = 10  # Slice takes its bounds as inputs
+SLICE_OPSET = 10  # Slice takes its bounds as inputs
 _UINT4_OPSET = 21
 _UINT4_IR = 10
 _NODE_BYTES = 60  # about, with its names
@@ -32,8 +35,9 @@ class Shared:
     """A weight whose values are shared.
 
     Attributes:
-        indices: uint8 [groups, elements].
-        codebooks: In the type of the weight, [groups, k].
+        indices: uint8 [rows, n].
+        codebooks: In the type of the weight, [rows, k, d], or [1, k, d]: one for all rows. A row of the weight holds
+            the d numbers of each of its n indices, the last ones maybe fewer.
         shape: Of the weight once its channels are the first axis.
         last: Whether the channels are to be moved to the last axis.
     """
@@ -46,47 +50,66 @@ class Shared:
     @property
     def values(self) -> NDArray[np.generic]:
         """The weight that they stand for, in its own shape."""
-        found = np.take_along_axis(self.codebooks, self.indices.astype(np.int64), axis=1).reshape(self.shape)
+        spread = np.take_along_axis(self.codebooks, self.indices.astype(np.int64)[:, :, None], axis=1)  # [rows, n, d]
+        found = spread.reshape(len(self.indices), -1)[:, : self.length].reshape(self.shape)
         return np.ascontiguousarray(np.moveaxis(found, 0, -1)) if self.last else found
+
+    @property
+    def length(self) -> int:
+        """Numbers in a row of the weight."""
+        return math.prod(self.shape) // len(self.indices)
+
+    @property
+    def halved(self) -> bool:
+        """Whether the codebook is stored in float16: of vectors, where it is exact."""
+        books = self.codebooks
+        if books.shape[2] == 1 or books.dtype != np.float32 or np.abs(books).max() > np.finfo(np.float16).max:
+            return False
+        return bool((books.astype(np.float16) == books).all())
 
 
 def form_bytes(shared: Shared, opset: int) -> int:
     """Return about what a shared weight takes on disk."""
-    groups, elements = (int(size) for size in shared.indices.shape)
+    rows, count = (int(size) for size in shared.indices.shape)
     per_byte = _per_byte(shared, opset)
-    k, width = int(shared.codebooks.shape[1]), int(shared.codebooks.dtype.itemsize)
+    books, k, d = (int(size) for size in shared.codebooks.shape)
+    width = 2 if shared.halved else int(shared.codebooks.dtype.itemsize)
     if _nibbles(shared, opset):
-        return -(-groups * elements // 2) + groups * k * width + 5 * _NODE_BYTES
-    rows = int(k**per_byte)
-    return groups * -(-elements // per_byte) + groups * rows * per_byte * width + 6 * _NODE_BYTES
+        return -(-rows * count // 2) + books * k * d * width + 5 * _NODE_BYTES
+    return rows * -(-count // per_byte) + books * int(k**per_byte) * per_byte * d * width + 6 * _NODE_BYTES
 
 
 def write_form(model: ir.Model, names: Names, value: ir.Value, shared: Shared, opset: int) -> None:
     """Let all readers of a constant read what the codebook says instead."""
     maker = _Maker(model, names, str(value.name or "weight"))
-    groups, elements = (int(size) for size in shared.indices.shape)
-    k, per_byte = int(shared.codebooks.shape[1]), _per_byte(shared, opset)
+    rows, count = (int(size) for size in shared.indices.shape)
+    books, k, d = (int(size) for size in shared.codebooks.shape)
+    per_byte = _per_byte(shared, opset)
     if _nibbles(shared, opset):
         model.ir_version = max(model.ir_version, _UINT4_IR)
         stored = shared.indices.astype(ir.DataType.UINT4.numpy())
-        table: NDArray[np.generic] = shared.codebooks.reshape(-1)
-        padded = elements
+        table, padded = shared.codebooks.reshape(-1, d), count * d
     else:
-        padded = -(-elements // per_byte) * per_byte
-        digits = np.pad(shared.indices, ((0, 0), (0, padded - elements))).reshape(groups, -1, per_byte)
+        digits = np.pad(shared.indices, ((0, 0), (0, -count % per_byte))).reshape(rows, -1, per_byte)
         places = k ** np.arange(per_byte)
         stored = (digits * places).sum(axis=2).astype(np.uint8)
-        rows = np.arange(k**per_byte)[:, None] // places % k  # [k^p, p]
-        table = shared.codebooks[:, rows].reshape((-1, per_byte) if per_byte > 1 else -1)
-    plain = groups == 1 and padded == elements and (per_byte == 1 or _nibbles(shared, opset))
+        each = np.arange(k**per_byte)[:, None] // places % k  # [k^p, p]
+        table, padded = shared.codebooks[:, each].reshape(-1, per_byte * d), digits.size // rows * d
+    if table.shape[1] == 1:
+        table = table[:, 0]
+    plain = rows == 1 and padded == shared.length and table.ndim == 1
     index = maker.node("Cast", maker.constant(stored.reshape(shared.shape if plain else stored.shape)), to=6)
-    if groups > 1:
-        offsets = np.arange(groups, dtype=np.int32)[:, None] * np.int32(len(table) // groups)
+    if books > 1:
+        offsets = np.arange(books, dtype=np.int32)[:, None] * np.int32(len(table) // books)
         index = maker.node("Add", index, maker.constant(offsets))
-    result = maker.node("Gather", maker.constant(table), index)
-    if padded != elements:
-        result = maker.node("Reshape", result, maker.integers(groups, padded))
-        result = maker.node("Slice", result, maker.integers(0), maker.integers(elements), maker.integers(1))
+    if shared.halved:
+        kept = maker.node("Cast", maker.constant(table.astype(np.float16)), to=int(ir.DataType.FLOAT))
+    else:
+        kept = maker.constant(table)
+    result = maker.node("Gather", kept, index)
+    if padded != shared.length:
+        result = maker.node("Reshape", result, maker.integers(rows, padded))
+        result = maker.node("Slice", result, maker.integers(0), maker.integers(shared.length), maker.integers(1))
     if not plain:
         result = maker.node("Reshape", result, maker.integers(*shared.shape))
     if shared.last:
@@ -114,9 +137,9 @@ def _nibbles(shared: Shared, opset: int) -> bool:
 
 def _per_byte(shared: Shared, opset: int) -> int:
     """Return how many indices a byte holds."""
-    k, elements = shared.codebooks.shape[1], shared.indices.shape[1]
+    k, count = shared.codebooks.shape[1], shared.indices.shape[1]
     most = 8
-    while most > 1 and (k**most > _TABLE or (elements % most and opset < _SLICE_OPSET)):
+    while most > 1 and (k**most > _TABLE or (count % most and opset < SLICE_OPSET)):
         most -= 1
     return most
 

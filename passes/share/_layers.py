@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcomp.clustering import Codebook, fitted_centroids
+from onnxcomp.clustering import Codebook, VectorBook, fitted_centroids, fitted_vectors
 from onnxcomp.passbase import PassContext
 from onnxcomp.passes.share._form import Shared
 from onnxcomp.passes.share._weights import Weight
@@ -62,7 +62,56 @@ class Known:
         if fit and len(book) <= _FITTED:
             centroids = fitted_centroids(rows, indices, moment, centroids, zero=zero)
         placed = self.columns.weight(indices, array.shape).astype(np.uint8, copy=False)  # type: ignore[arg-type]
-        return Shared(placed.reshape(1, -1), centroids[None].astype(array.dtype), array.shape)
+        return Shared(placed.reshape(1, -1), centroids[None, :, None].astype(array.dtype), array.shape)
+
+    def vectors(
+        self, rows: NDArray[np.float64], book: VectorBook, nearest: NDArray[np.uint8], damping: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Choose vectors so that the outputs change least: with feedback of errors or without, then with new centroids.
+
+        Vectors are coarse: where inputs are hardly correlated, what is fed back can do more harm than good.
+
+        Args:
+            rows: The weight, [outputs, K].
+            book: Vectors to choose from, of d numbers.
+            nearest: Indices without feedback, [outputs, K / d].
+            damping: Of the second moment, as a share of the mean of its diagonal.
+
+        Returns:
+            Indices, [outputs, K / d], and centroids, [k, d].
+        """
+        moment = damped(self.gram.moment, damping)
+        weights = rows.reshape(len(moment), -1, rows.shape[1])
+        found = []
+        for indices in (nearest.reshape(*weights.shape[:2], -1), _fed_back(weights, book, moment)):
+            centroids = fitted_vectors(weights, indices, moment, book.centroids)
+            change = weights - centroids[indices].reshape(*weights.shape[:2], -1)[:, :, : rows.shape[1]]
+            found.append((float(((change @ moment) * change).sum()), indices, centroids))
+        _, indices, centroids = min(found, key=lambda each: each[0])
+        return indices.reshape(len(rows), -1), centroids
+
+
+def _fed_back(weights: NDArray[np.float64], book: VectorBook, moment: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Choose a vector after the other, each as a whole, with feedback of errors: [groups, rows, K / d]."""
+    groups, _, length = weights.shape
+    d = book.centroids.shape[1]
+    # Those that count most first, the one that may be shorter last
+    whole = length // d
+    blocks = np.diagonal(moment, axis1=1, axis2=2)[:, : whole * d].reshape(groups, whole, d).sum(axis=2)
+    order = np.argsort(-blocks, axis=1, kind="stable")
+    ranks = (order[:, :, None] * d + np.arange(d)).reshape(groups, -1)
+    ranks = np.concatenate([ranks, np.broadcast_to(np.arange(whole * d, length), (groups, length % d))], axis=1)
+    indices = np.empty((*weights.shape[:2], -(-length // d)), np.uint8)
+    chosen = np.empty((*weights.shape[:2], d))
+
+    def begin(places: slice, values: NDArray[np.float64], roots: NDArray[np.float64]) -> None:
+        for group, part in enumerate(values):
+            found = book.indices(part, roots[group] ** -2)
+            indices[group, :, ranks[group, places.start] // d] = found
+            chosen[group] = book.centroids[found]
+
+    sweep(weights, moment, lambda column, _: chosen[:, :, column % d], ranks=ranks, begin=begin, block=d)
+    return indices
 
 
 def known_inputs(model: ir.Model, weights: list[Weight], ctx: PassContext) -> Iterator[tuple[Weight, Known | None]]:

@@ -54,7 +54,7 @@ def weights_of(model: ir.Model) -> list[Weight]:
     """Return the constant float matrices that nodes read, in graph order, subgraphs included; no codebooks."""
     found: dict[ir.Value, Weight] = {}
     for node in model.graph.all_nodes():
-        if _looks_up_a_codebook(node):
+        if _looks_up_a_codebook(node) or _widens_a_codebook(node):
             continue
         for value in node.inputs:
             tensor = None if value is None else _tensor(value)
@@ -94,6 +94,12 @@ def _looks_up_a_codebook(node: ir.Node) -> bool:
         maker = maker.inputs[0].producer()
     source = maker.inputs[0] if maker is not None and is_op(maker, "Cast") else None
     return source is not None and _tensor(source) is not None
+
+
+def _widens_a_codebook(node: ir.Node) -> bool:
+    """Whether a node is a Cast of such a Gather's table."""
+    uses = node.outputs[0].uses() if is_op(node, "Cast") else ()
+    return bool(uses) and all(use.idx == 0 and _looks_up_a_codebook(use.node) for use in uses)
 
 
 def _channels_last(node: ir.Node) -> bool | None:

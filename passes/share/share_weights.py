@@ -9,12 +9,13 @@ bits per weight. Clusters minimise the squared error, each weight counting as mu
 multiplies, where there are calibration samples: the diagonal of the Hessian of a linear layer's squared error. With
 samples, a weight does not simply get the nearest centroid: inputs are taken one after the other, the error that one
 makes is made up for by the weights that are left, and in the end centroids are fitted to what was chosen. Exact zeros
-of pruned weights stay zeros. Method ``entropy`` spends ``bits`` of entropy instead, for files that are packed.
+of pruned weights stay zeros. With ``vector`` an index stands for several neighbours along the inputs, by k-means of
+sub-vectors. Method ``entropy`` spends ``bits`` of entropy instead, for files that are packed.
 Declines: weights that are no constant float32 or float16 matrices, hold NaN, are a graph output, or are too small to
 pay.
 Sources: Han et al. 2016 (Deep Compression), section 3; Choi et al. 2017 (Towards the Limit of Network Quantization),
 equation 16 (weights of clusters) and section 4.2 (entropy); Zhou et al. 2017 (INQ: powers of two); Frantar et al. 2022
-(GPTQ, algorithm 1: feedback).
+(GPTQ, algorithm 1: feedback); Gong et al. 2014 (sub-vectors).
 """
 
 import math
@@ -33,6 +34,7 @@ from onnxcomp.passbase import Need, Pass, PassContext, PassStats, Simulation, Un
 from onnxcomp.passes.cleanup._graph import Names
 from onnxcomp.passes.share._form import LEAST_OPSET, Shared, form_bytes, write_form, write_switch
 from onnxcomp.passes.share._layers import Known, known_inputs
+from onnxcomp.passes.share._vectors import takes_vectors, vectors_shared
 from onnxcomp.passes.share._weights import Weight, drop_unread, weights_of
 
 __all__ = ["SWITCHES", "ShareWeights", "ShareWeightsConfig"]
@@ -40,6 +42,7 @@ __all__ = ["SWITCHES", "ShareWeights", "ShareWeightsConfig"]
 SWITCHES = "onnxcomp.switches"
 _MOST_OF_ITS_SIZE = 0.9  # a weight that keeps more than that is left alone
 _LEAST_ENTROPY = 0.25  # bits
+_LONGEST = 16
 _PRUNED = 0.01  # share of exact zeros from which 0 is a centroid, whatever else is
 
 
@@ -57,6 +60,9 @@ class ShareWeightsConfig:
         method: With ``kmeans`` the error is least for so many centroids; with ``entropy`` it is least at so much
             entropy, with up to 256 centroids: larger in the graph, smaller in a packed file.
         init: Of ``kmeans``: ``exact``, or Lloyd's algorithm from ``linear``, ``density`` or ``random`` centroids.
+        vector: Neighbours along the inputs of a layer that have one index together, 1 to 16: 2^bits vectors stand for
+            them, ``bits`` / ``vector`` bits are spent on a weight. Where that does not fit (small weights, pruned ones)
+            single numbers share that many bits each, rounded up.
         codebook: Which centroids there may be: ``free``: any; ``powers``: 0 and powers of two, for
             hardware that shifts; one less than 2^bits.
         weighting: How much a weight counts: ``inputs``: as E[x^2] of what it multiplies, in the calibration samples;
@@ -74,6 +80,7 @@ class ShareWeightsConfig:
     group_channels: int = 64
     method: Literal["kmeans", "entropy"] = "kmeans"
     init: str = "exact"
+    vector: int = 1
     codebook: Literal["free", "powers"] = "free"
     weighting: Literal["auto", "inputs", "none"] = "auto"
     assignment: Literal["auto", "nearest", "feedback"] = "auto"
@@ -98,6 +105,13 @@ class ShareWeightsConfig:
             raise RecipeError("codebook powers has a method of its own", hint="leave method and init out")
         if self.codebook == "powers" and min((self.bits, *self.bits_of.values())) < 2:
             raise RecipeError("codebook powers needs 2 bits or more: 0 is one of the centroids")
+        if isinstance(self.vector, bool) or not isinstance(self.vector, int) or not 1 <= self.vector <= _LONGEST:
+            raise RecipeError(f"vector must be a whole number from 1 to {_LONGEST}, got {self.vector!r}")
+        others = (self.method, self.init, self.codebook, self.granularity)
+        if self.vector > 1 and others != ("kmeans", "exact", "free", "tensor"):
+            raise RecipeError(
+                "vectors are clustered by k-means, per tensor", hint="leave method, init, codebook and granularity out"
+            )
         if not 0 < self.damping <= 1:
             raise RecipeError(f"damping must be in (0, 1], got {self.damping}")
         if self.group_channels < 1:
@@ -133,7 +147,8 @@ class ShareWeights(Pass[ShareWeightsConfig]):
                     ctx.skip(node, "the codebook would take too much of what the indices save")
                 continue
             write_form(model, names, weight.value, shared, version)
-            key = f"weights of {self._bits(weight):g} bits"
+            d = shared.codebooks.shape[2]
+            key = f"weights of {self._bits(weight, d):g} bits" + (f" for {d} numbers" if d > 1 else "")
             counters[key] = counters.get(key, 0) + 1
         drop_unread(model)
         return PassStats(modified=bool(counters), counters=dict(sorted(counters.items())))
@@ -177,13 +192,16 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             return f"opset {version} can't express it: run upgrade-opset to {LEAST_OPSET} first"
         return weight.why_not
 
-    def _bits(self, weight: Weight) -> float:
-        return self.config.bits_of.get(weight.name, self.config.bits)
+    def _bits(self, weight: Weight, d: int = 1) -> float:
+        """Return the bits of an index of a weight that shares ``d`` numbers at once."""
+        bits = self.config.bits_of.get(weight.name, self.config.bits)
+        return bits if d == self.config.vector else math.ceil(bits / self.config.vector)
 
     def _all_shared(self, model: ir.Model, weights: list[Weight], ctx: PassContext) -> Iterator[tuple[Weight, Shared]]:
         """Yield the weights, in any order, with what they become; a weight may be rewritten before the next one."""
         if ctx.samples is None and (self.config.weighting == "inputs" or self.config.assignment == "feedback"):
             raise PassError("weighting by inputs and feedback need calibration samples", hint="--calibration DATA")
+        version = opset(model)
         blind = self.config.weighting == "none" and self.config.assignment == "nearest"
         common = None
         if self.config.granularity == "model" and weights:
@@ -191,7 +209,13 @@ class ShareWeights(Pass[ShareWeightsConfig]):
             parts = [tally(weight.array, self._counting(weight, known)) for weight, known in found]
             common = self._clusters(Cells.joined(parts), self.config.bits, ctx.seed)
         for weight, known in self._known(model, weights, ctx, blind=blind):
-            yield weight, self._shared(weight, known, common, ctx.seed)
+            d, k = self.config.vector, 2 ** int(self._bits(weight, self.config.vector))
+            if d > 1 and takes_vectors(weight, d, k, version):
+                damping = None if self.config.assignment == "nearest" else self.config.damping
+                counting = self._counting(weight, known)
+                yield weight, vectors_shared(weight, known, counting, d=d, k=k, damping=damping, seed=ctx.seed)
+            else:
+                yield weight, self._shared(weight, known, common, ctx.seed)
 
     @staticmethod
     def _known(
@@ -230,7 +254,7 @@ class ShareWeights(Pass[ShareWeightsConfig]):
         k = max(map(len, books))
         codebooks = np.stack([np.pad(book.centroids, (0, k - len(book)), mode="edge") for book in books])
         indices = np.stack([book.indices(row) for book, row in zip(books, rows, strict=True)])
-        return Shared(indices, codebooks.astype(array.dtype), array.shape, last)
+        return Shared(indices, codebooks[:, :, None].astype(array.dtype), array.shape, last)
 
     def _clusters(self, cells: Cells, bits: float, seed: int) -> Codebook:
         zero = cells.zeros > _PRUNED * float(cells.counts.sum())

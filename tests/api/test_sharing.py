@@ -193,6 +193,8 @@ def test_nothing_larger_is_delivered(lenet: Path, monkeypatch: pytest.MonkeyPatc
         ({"bits": 2.5}, RecipeError, "whole number"),
         ({"method": "magic"}, RecipeError, "method"),
         ({"granularity": "model"}, UsageError, "one codebook"),
+        ({"vector": 4}, UsageError, "where vectors are shared"),
+        ({"bits": 8, "vector": 40}, RecipeError, "from 1 to 16"),
         ({"exclude": "a"}, UsageError, "list"),
         ({"gates": Gates(max_latency_ratio=1)}, UsageError, "latency"),
         ({"gates": Gates(max_drop=0.1)}, UsageError, "labels"),
