@@ -35,7 +35,7 @@ FLOORS = {
 }
 # Packages that a floor may import beside those of the floors below
 THIRD_PARTY = {
-    1: {"numpy", "scipy", "sklearn", "numba"},
+    1: {"numpy", "scipy", "sklearn", "threadpoolctl", "numba"},
     2: {"onnx", "onnx_ir", "onnxscript", "google"},  # google.protobuf: what onnx's messages raise
     5: {"tomli_w"},
     6: {"cloudpickle", "joblib", "distributed", "ray"},
