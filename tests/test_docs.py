@@ -14,6 +14,8 @@ import pytest
 import onnxcomp
 from onnxcomp.cli.app import build_app, run
 
+pytestmark = pytest.mark.untraced
+
 ROOT = Path(__file__).parent.parent
 RESNET = ROOT / "sample_models" / "resnet8" / "model.onnx"
 DATA = ROOT / "sample_models" / "fashion_mnist"

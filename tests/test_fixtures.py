@@ -17,6 +17,8 @@ from onnxcomp.metrics import Fidelity
 from onnxcomp.model import load, open_session
 from onnxcomp.runtime import Session
 
+pytestmark = pytest.mark.untraced
+
 FOLDER = Path(__file__).parent / "fixtures"
 MODELS = sorted(FOLDER.glob("*.onnx"))
 STRINGS = FOLDER / "sklearn_strings.onnx"

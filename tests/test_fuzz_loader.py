@@ -21,7 +21,10 @@ from tests.fuzz.sources import sources
 HANG = 120  # seconds: the slowest takes two
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes"),
+    pytest.mark.untraced,
+]
 
 
 def results(seeds: range, worker: str = "tests.fuzz.worker") -> Iterator[tuple[int, str]]:

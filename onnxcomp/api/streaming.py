@@ -60,11 +60,11 @@ def share_out(
     first = next(iter(windows.values())).runs
     rates = []
     for (name, _), (key, streams), timing in zip(models, windows.items(), found.timings, strict=True):
-        counted = [rate * rows for rate in streams.rates[-timing.runs :]]  # those before warmed up
-        median, low, high = median_interval(counted, confidence=asked.confidence)
+        kept = [rate * rows for rate in streams.rates[-timing.runs :]]  # those before warmed up
+        median, low, high = median_interval(kept, confidence=asked.confidence)
         ratio = found.ratios.get(key)
         more = None if ratio is None else _rate(ratio, streams.runs / first)
-        rates.append(StreamRate(name, median, max(0.0, low), high, len(counted), more))
+        rates.append(StreamRate(name, median, max(0.0, low), high, len(kept), more))
     return Throughput(len(feeds), rows, tuple(rates), found.settled, found.seconds)
 
 

@@ -14,6 +14,8 @@ from onnxcomp import GateFailed, Gates, PassError, RecipeError, UsageError
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.model import load, open_session
 
+pytestmark = pytest.mark.untraced
+
 
 @pytest.fixture
 def lenet(sample_models: Path) -> Path:

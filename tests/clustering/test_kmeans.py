@@ -15,6 +15,8 @@ from onnx import numpy_helper
 from onnxcomp.clustering import INITS, Cells, Codebook, kmeans, segments, tally
 from onnxcomp.errors import EnvironmentUnavailable
 
+pytestmark = pytest.mark.untraced
+
 
 def brute_force(numbers: np.ndarray, weights: np.ndarray, k: int) -> float:
     """Least weighted squared error over all cuts of the sorted numbers into k runs, by the O(k n^2) recurrence."""

@@ -6,6 +6,8 @@ from sklearn.cluster import KMeans
 
 from onnxcomp.clustering import VectorBook, fitted_vectors, vector_kmeans
 
+pytestmark = pytest.mark.untraced
+
 RNG = np.random.default_rng(0)
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from onnxcomp.coding import CodingError, rans
 
+pytestmark = pytest.mark.untraced
+
 COUNTS = st.lists(st.integers(0, 10**9), min_size=256, max_size=256).map(np.array).filter(np.any)
 
 

@@ -9,6 +9,8 @@ import pytest
 from onnxcomp.errors import UsageError
 from onnxcomp.measure import Comparison, interleave
 
+pytestmark = pytest.mark.untraced
+
 MS = 1_000_000
 
 

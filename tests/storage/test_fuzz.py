@@ -19,7 +19,10 @@ from tests.storage.mutate import MUTATIONS, Parts, mutated
 from tests.storage.worker import process, unpacked
 from tests.test_fuzz_loader import results
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of processes"),
+    pytest.mark.untraced,
+]
 
 
 def container(name: str) -> bytes:

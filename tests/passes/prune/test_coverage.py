@@ -15,6 +15,8 @@ from tests.passes.prune.architecture import Architecture
 from tests.passes.prune.architectures import ARCHITECTURES, feed, layers, parameters
 from tests.passes.prune.builder import STYLES, Net, Style
 
+pytestmark = pytest.mark.untraced
+
 CTX = PassContext(get_target("cpu-x86-vnni"))
 
 

@@ -19,6 +19,8 @@ from onnxcomp.passes.prune.distill import Distill, DistillConfig
 from onnxcomp.passes.prune.recover import Recover, RecoverConfig
 from tests.passes.prune.test_recover import block, context, error, images
 
+pytestmark = pytest.mark.untraced
+
 Parse = Callable[..., onnx.ModelProto]
 
 

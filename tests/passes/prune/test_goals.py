@@ -21,6 +21,8 @@ from onnxcomp.target import get_target
 from tests.passes.prune.architectures import ARCHITECTURES, feed
 from tests.passes.prune.builder import STYLES, Net
 
+pytestmark = pytest.mark.untraced
+
 MIXED = (
     "resnet-basic",
     "mobilenet-v2",

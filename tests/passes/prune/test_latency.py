@@ -19,6 +19,8 @@ from onnxcomp.target import get_target
 from tests.passes.prune.architectures import ARCHITECTURES, feed
 from tests.passes.prune.builder import Net
 
+pytestmark = pytest.mark.untraced
+
 NAME = "resnet-basic"
 
 

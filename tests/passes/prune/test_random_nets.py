@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from onnxcomp.passes.prune.verify import TOLERANCE, difference, verified
 from onnxcomp.target import get_target
 from tests.passes.prune.architectures import feed
 from tests.passes.prune.random_nets import networks
+
+pytestmark = pytest.mark.untraced
 
 CTX = PassContext(get_target("cpu-x86-vnni"))
 Masks = dict[str, np.ndarray]

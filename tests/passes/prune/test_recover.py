@@ -23,6 +23,8 @@ from onnxcomp.target import get_target
 from tests.passes.prune.architectures import ARCHITECTURES
 from tests.passes.prune.builder import Net
 
+pytestmark = pytest.mark.untraced
+
 Parse = Callable[..., onnx.ModelProto]
 
 # Blocks of a residual net; each reads x [N, 6, 8, 8] and gives the same shape. Weights come twice: the second half of

@@ -23,6 +23,8 @@ from onnxcomp.thresholds import METHODS
 from tests.passes.quantize.error_bound import error_bounds
 from tests.passes.quantize.random_graphs import networks
 
+pytestmark = pytest.mark.untraced
+
 EXACT = Recipe((Step("lift-constants"), Step("upgrade-opset", {"minimum": 13})))
 EXPANDED = Recipe((*EXACT.steps, Step("expand-hard-swish")))
 DYNAMIC = Step("quantize-dynamic", {"min_elements": 0})

@@ -23,6 +23,8 @@ from tests.conftest import _parse
 from tests.passes.share.test_share_weights import MODELS, Parse, context, feed, folded, gaussian, model, share, weights
 from tests.passes.share.test_share_weights import sqnr as sqnr_of
 
+pytestmark = pytest.mark.untraced
+
 
 def rows(array: np.ndarray, name: str) -> np.ndarray:
     """Return a weight with a row for each output, or what stands for it."""
