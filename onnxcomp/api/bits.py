@@ -4,6 +4,8 @@ A bit more or less is a factor of 4 in a weight's noise, so that what a unit add
 follows from what it adds at one. Noise of units adds up, nearly. For noise plus a price per bit the units are
 independent of each other: as the price rises, bits are taken where that adds least noise per bit saved (Shoham and
 Gersho 1988; Lin et al. 2016, section 3). That gives one path from all bits to few, and a bisection judges along it.
+Noise is not all: on efficientnet_lite0, whose labels are of 14 photos, 4.9 bits by this path lose 3.9 points (19.8 dB),
+4 bits for each layer none (10.4 dB). So what gives all units as many bits is judged, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence

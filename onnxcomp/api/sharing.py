@@ -270,7 +270,11 @@ def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show
         return objection is None
 
     best = smallest_good(candidates, good)
-    return made[-1 if best is None else 0]
+    if best is None:
+        return made[-1]
+    # what is estimated of a unit alone may mislead, and judging is no smooth function of bits: the same for all, too
+    smallest_good([Choice(dict.fromkeys(counts, each), each) for each in choices[::-1] if each < best.mean], good)
+    return made[0]
 
 
 def _noise(maker: _Maker, units: Sequence[Unit], task: Task, bits: Mapping[str, float]) -> dict[str, float]:
