@@ -39,7 +39,12 @@ def command(
     from onnxcomp.cli.output import check_outputs, deliver
     from onnxcomp.cli.progress import shown_progress
     from onnxcomp.cli.sizes import parse_size
+    from onnxcomp.errors import UsageError
 
+    if output is None and file.suffix == ".onnx":
+        raise UsageError(
+            f"{file} is called like a model, not like a container", hint="FILE.onnxz, as onnxcomp pack writes"
+        )
     target = output or file.parent / f"{file.stem}.onnx"
     limit = None if max_size is None else parse_size(max_size)
     check_outputs(target, report or [], inputs=(file,), overwrite=overwrite)

@@ -1,5 +1,6 @@
 """The report for a terminal."""
 
+import math
 from collections.abc import Iterable
 
 from onnxcomp.report.content import Content
@@ -67,7 +68,10 @@ def _candidates(report: Content) -> Iterable[str]:
     yield f" {'candidate':{width}} {'size':>6} {'latency':>22} {'score':>8} {'agreement':>10}"
     for c in outcome.candidates:
         size = c.size / outcome.original_size
-        latency = f"{c.latency.ratio:.3f} [{c.latency.low:.3f}, {c.latency.high:.3f}]" if c.latency else "-"
+        latency = "-"
+        if c.latency is not None:
+            known = math.isfinite(c.latency.high)  # else there were too few runs for an interval
+            latency = f"{c.latency.ratio:.3f} [{c.latency.low:.3f}, {c.latency.high:.3f}]" if known else "not settled"
         score = f"{c.quality.score:.4f}" if c.quality and c.quality.score is not None else "-"
         agreement = f"{c.quality.agreement:.4f}" if c.quality else "-"
         fate = "delivered" if c.name == outcome.winner else c.rejected or "ranked lower"

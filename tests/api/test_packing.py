@@ -110,6 +110,7 @@ def test_the_commands(resnet: Path, capfd: pytest.CaptureFixture[str]) -> None:
         ("unpack missing.onnxz", 2, "No such file"),
         ("unpack text.txt", 3, "text.txt is no .onnxz file, or damaged"),
         ("unpack m.onnx -o o.onnx", 3, "m.onnx is no .onnxz file, or damaged"),
+        ("unpack m.onnx", 2, "m.onnx is called like a model, not like a container"),
         ("unpack empty", 3, "empty is no .onnxz file, or damaged"),
     ],
 )
