@@ -1,45 +1,52 @@
 """What structured pruning gives without training, with onnxsim beside it.
 
     python tools/pruning_bench.py [ZOO_DIR] [--sample-models sample_models] [--only NAME ...] [--shares 0.3 0.5 0.7]
-        [--rival PYTHON] [--json FILE] [--markdown FILE]
+        [--distill] [--batch N] [--rival PYTHON] [--json FILE] [--markdown FILE]
 
 A share of the prunable MACs is removed: of those that are gone when every group keeps as little as it may. The score
 is that after removing channels of least norm from all layers alike (``sliced``), after a fit of biases (``+ bias``) or
 of all weights (``+ fit``) to calibration samples, and of what `onnxcomp prune` does by default: channels chosen by OBS,
-dealt out over the groups, then fitted (``OBS + fit``). ``MACs``, ``parameters`` and ``latency`` are those of the last
-one, as shares of the original's; latency is timed in turns with the original, with its 95 % interval. ``time/MACs`` is
-the share of the time that is saved over the share of the MACs. Without labels the score is the agreement with the
-original.
+dealt out over the groups, then fitted (``OBS + fit``); with ``--distill`` also what its ``--recovery distill`` makes of
+these channels (``+ distill``), which takes minutes. ``MACs``, ``parameters`` and ``latency`` are shares of the
+original's, of ``OBS + fit``; latency is timed in turns with the original, with its 95 % interval. ``time/MACs`` is the
+share of the time that is saved over the share of the MACs. Without labels the score is the agreement with the original.
+
+``rows`` is how many samples a timed run takes: ``--batch``, where the first axis of all inputs and outputs counts
+samples and is free, else one. A call costs some microseconds whatever it computes: small networks show with many rows
+what their arithmetic saves.
 
 ``--rival`` names a Python that has onnxsim; `rival_pruner` says what it does. Of its sparsities the least is taken that
-leaves no more MACs than onnxcomp's target, or the largest.
+leaves no more MACs than onnxcomp's target, or the largest; when ``--rival-timeout`` is over, the best so far.
 
-Each model is measured in a process of its own. Exit code: 0 done, 1 a model failed, 2 wrong usage.
+Each model is measured in a process of its own. Where one is stopped (``--timeout``), the shares that it had done are
+kept. Exit code: 0 done, 1 a model failed, 2 wrong usage.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pruning_rival import FORMS, RIVAL, TUNED, Rival
 from zoo_folder import ZooModel, find_models
 from zoo_job import run_job, serve
 from zoo_tables import Interval, Table, circumstances, number, without_infinity
 
+from onnxcomp.api.granularities import get_granularity
 from onnxcomp.api.making import Assignment, assign, cleaned, judge_of
 from onnxcomp.api.shapes import count_costs
 from onnxcomp.data import Feed, Samples
 from onnxcomp.errors import OnnxCompError, PassError, UsageError
 from onnxcomp.facts import parameter_count
 from onnxcomp.measure import interleave
-from onnxcomp.model import load, open_session
+from onnxcomp.model import open_session
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import run_recipe
 from onnxcomp.recipe import Recipe, Step
@@ -56,18 +63,17 @@ SCHEMA_VERSION = 1
 _ALL = 0.9999  # of each group: what it must keep is left
 _UNIFORM = {"criterion": "l2", "allocation": "uniform"}
 _OBS = {"criterion": "obs", "allocation": "global"}
-CONTENDERS: Mapping[str, tuple[Mapping[str, str], str | None]] = {
-    "sliced": (_UNIFORM, None),
+CONTENDERS: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "sliced": (_UNIFORM, "none"),
     "+ bias": (_UNIFORM, "bias"),
     "+ fit": (_UNIFORM, "least-squares"),
     "OBS + fit": (_OBS, "least-squares"),
+    "+ distill": (_OBS, "distill"),
 }
-OURS, RIVAL, TUNED = "OBS + fit", "onnxsim", "onnxsim, tuned"
-_FORMS = {RIVAL: "sliced", TUNED: "tuned"}
-_SPARSITIES = [step / 20 for step in range(1, 20)]
+OURS, DISTILLED = "OBS + fit", "+ distill"
 _TIMED = ("+ fit", OURS, RIVAL)
-_TITLES = ("model", "removed", "MACs", "parameters", "latency", "time/MACs", "original", *CONTENDERS, RIVAL, TUNED,
-           "its MACs", "its latency")  # fmt: skip
+_TITLES = ("model", "removed", "MACs", "parameters", "latency", "rows", "time/MACs", "original", *CONTENDERS, RIVAL,
+           TUNED, "its MACs", "its latency")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,14 @@ class Figures:
         macs: Share of the multiply-accumulate operations of one run.
         parameters: Share of the elements of weights.
         score: Of the metric; without labels the agreement.
+        seconds: That making it took.
         latency: Interval of the ratio of times; None: not timed.
     """
 
     macs: float
     parameters: float
     score: float
+    seconds: float
     latency: dict[str, Any] | None = None
 
 
@@ -108,8 +116,9 @@ class Prunable:
         self.ctx.ranges = None if self.samples is None else RangeStore(self.base, self.samples)
         self.judge: Judge = judge_of(self.work)
         self.feed: Feed = next(iter(self.work.task.samples.take(1)))
+        self.timed_feed, self.rows = side_by_side(self.work.model, self.feed, job["batch"])
         self.macs = self.count(self.base)
-        least = self.pruned({"ratio": _ALL, "criterion": "l2"}, None)
+        least = self.pruned({"ratio": _ALL, "criterion": "l2"}, "none")
         self.prunable = 1 - self.count(least) / self.macs
 
     @property
@@ -117,15 +126,15 @@ class Prunable:
         """Of the original; 1 without labels."""
         return 1.0 if self.judge.original.score is None else self.judge.original.score
 
-    def pruned(self, settings: Mapping[str, Any], recovery: str | None) -> "ir.Model":
+    def pruned(self, settings: Mapping[str, Any], recovery: str) -> "ir.Model":
         """Return a pruned model.
 
         Raises:
             PassError: Nothing was removed, or a step failed.
         """
-        steps = [Step("prune-channels", {"round": self.job["round"], **settings})]
-        steps += [Step("recover", {"method": recovery})] if recovery else []
-        model, reports = run_recipe(self.base, Recipe(tuple(steps)), self.ctx, self._verifier)
+        step = Step("prune-channels", {"round": self.job["round"], **settings})
+        recipe = Recipe((step, *get_granularity("channel").after(recovery)))
+        model, reports = run_recipe(self.base, recipe, self.ctx, self._verifier)
         failures = [report.failure for report in reports if report.failure]
         if failures or not reports[0].modified:
             raise PassError(failures[0] if failures else "nothing was removed")
@@ -135,115 +144,91 @@ class Prunable:
         """Count the MACs of one run; those that can't be told count nothing."""
         return sum(cost or 0 for cost in count_costs(model, self.feed).macs.values())
 
-    def figures(self, model: "ir.Model") -> Figures:
-        """Count and judge a model."""
+    def figures(self, model: "ir.Model", seconds: float) -> Figures:
+        """Count and judge a model that took so long to make."""
         quality = self.judge.quality(open_session(model, threads=0))
         score = quality.agreement if quality.score is None else quality.score
-        return Figures(self.count(model) / self.macs, parameter_count(model) / parameter_count(self.work.model), score)
+        parameters = parameter_count(model) / parameter_count(self.work.model)
+        return Figures(self.count(model) / self.macs, parameters, score, seconds)
 
     def timed(self, models: "Mapping[str, ir.Model]") -> dict[str, dict[str, Any]]:
         """Time models in turns with the original; return the interval of each ratio."""
         threads, seconds, seed = (self.job[name] for name in ("threads", "seconds", "seed"))
         sessions = {name: open_session(model, threads=threads) for name, model in models.items()}
-        contenders = {"original": partial(open_session(self.work.model, threads=threads).run, self.feed)}
-        contenders |= {name: partial(session.run, self.feed) for name, session in sessions.items()}
+        contenders = {"original": partial(open_session(self.work.model, threads=threads).run, self.timed_feed)}
+        contenders |= {name: partial(session.run, self.timed_feed) for name, session in sessions.items()}
         found = interleave(contenders, baseline="original", half_width=0.02, max_seconds=seconds, seed=seed)
         return {name: without_infinity(asdict(ratio)) for name, ratio in found.ratios.items()}
 
 
-class Rival:
-    """onnxsim, in a Python of its own."""
-
-    def __init__(self, python: str, prunable: Prunable, folder: Path) -> None:
-        self._python, self._prunable, self._folder = python, prunable, folder
-        self._timeout: float = prunable.job["rival_timeout"]
-        self._samples = ""
-        if prunable.samples is not None:
-            self._samples = str(folder / "samples.npz")
-            feeds = enumerate(prunable.samples.spread(prunable.job["rival_samples"]))
-            arrays: dict[str, Any] = {f"{i}/{name}": array for i, feed in feeds for name, array in feed.items()}
-            np.savez(self._samples, **arrays)
-        self._run("sliced", _SPARSITIES)
-        self._macs: dict[Path, float] = {}
-
-    def model(self, name: str, macs: float) -> "ir.Model | None":
-        """Return its model with no more MACs than a share of the original's, or the smallest; None: there is none."""
-        found = [sparsity for sparsity in _SPARSITIES if self._path("sliced", sparsity).is_file()]
-        if not found:
-            return None
-        first, last = 0, len(found) - 1
-        while first < last:  # the first one that is small enough
-            middle = (first + last) // 2
-            if self._share(self._path("sliced", found[middle])) <= macs:
-                last = middle
-            else:
-                first = middle + 1
-        path = self._path(_FORMS[name], found[first])
-        if not path.is_file() and self._samples:
-            self._run(_FORMS[name], [found[first]])
-        return load(path) if path.is_file() and self._share(path) < 1 else None
-
-    def _share(self, path: Path) -> float:
-        if path not in self._macs:
-            self._macs[path] = self._prunable.count(load(path)) / self._prunable.macs
-        return self._macs[path]
-
-    def _path(self, form: str, sparsity: float) -> Path:
-        return self._folder / f"{form}.{sparsity:g}.onnx"
-
-    def _run(self, form: str, sparsities: Sequence[float]) -> None:
-        job = {"model": self._prunable.job["model"], "output": str(self._folder), "samples": self._samples}
-        request = self._folder / "job.json"
-        request.write_text(json.dumps({**job, "form": form, "sparsities": sparsities}), encoding="utf-8")
-        script = Path(__file__).with_name("rival_pruner.py")
-        command = [self._python, str(script), str(request)]
-        try:
-            subprocess.run(command, check=False, timeout=self._timeout, stdout=sys.stderr, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            print(f"onnxsim was stopped after {self._timeout:g} s", file=sys.stderr)
+def side_by_side(model: "ir.Model", feed: Feed, batch: int) -> tuple[Feed, int]:
+    """Return a run on so many copies of a sample, where the model answers each of them, and how many there are."""
+    if batch == 1 or not all(array.ndim and len(array) == 1 for array in map(np.asarray, feed.values())):
+        return feed, 1
+    joined = {name: np.concatenate([np.asarray(array)] * batch) for name, array in feed.items()}
+    session = open_session(model)
+    try:
+        shapes = [np.shape(array) for array in session.run(joined).values()]
+    except OnnxCompError:  # it takes no more than one
+        return feed, 1
+    wanted = [(batch, *np.shape(array)[1:]) for array in session.run(feed).values()]
+    return (joined, batch) if shapes == wanted else (feed, 1)
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure one model at all shares."""
+    """Measure one model at all shares; what is known is also written to ``job["kept"]``, share by share."""
     prunable = Prunable(job)
-    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
-        rival = Rival(job["rival"], prunable, Path(folder)) if job["rival"] else None
-        rows = [at_share(prunable, share, rival) for share in job["shares"]]
-    return {
+    found: dict[str, Any] = {
         "original": prunable.original_score,
         "metric": prunable.work.task.metric_name,
         "prunable": prunable.prunable,
-        "shares": rows,
+        "rows": prunable.rows,
+        "shares": [],
     }
+    with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+        rival = rival_of(prunable, Path(folder)) if job["rival"] else None
+        for share in job["shares"]:
+            found["shares"].append(at_share(prunable, share, rival))
+            part = Path(folder, "kept.json")
+            part.write_text(json.dumps(found), encoding="utf-8")
+            part.replace(job["kept"])
+    return found
+
+
+def rival_of(prunable: Prunable, folder: Path) -> Rival:
+    """Return the rival, with the samples that it is given."""
+    job = prunable.job
+    return Rival(
+        job["rival"],
+        job["model"],
+        folder,
+        samples=None if prunable.samples is None else prunable.samples.spread(job["rival_samples"]),
+        share=lambda model: prunable.count(model) / prunable.macs,
+        seconds=job["rival_timeout"],
+    )
 
 
 def at_share(prunable: Prunable, share: float, rival: Rival | None) -> dict[str, Any]:
     """Measure all contenders where a share of the prunable MACs is removed."""
     target = 1 - share * prunable.prunable
+    makers: dict[str, Callable[[], ir.Model]] = {
+        name: partial(prunable.pruned, {**settings, "macs": target}, recovery)
+        for name, (settings, recovery) in CONTENDERS.items()
+        if name != DISTILLED or prunable.job["distill"]
+    }
+    makers |= {name: partial(rival.model, name, target) for name in FORMS} if rival else {}
     models: dict[str, ir.Model] = {}
     errors: dict[str, str] = {}
-    for name, (settings, recovery) in CONTENDERS.items():
-        try:
-            models[name] = prunable.pruned({**settings, "macs": target}, recovery)
-        except OnnxCompError as err:
-            errors[name] = str(err)
-    for name in _FORMS if rival else ():
-        try:
-            made = rival.model(name, target) if rival else None
-        except OnnxCompError as err:
-            errors[name] = str(err)
-            continue
-        if made is None:
-            errors[name] = "onnxsim removes nothing"
-        else:
-            models[name] = made
     found: dict[str, Any] = {}
-    for name, model in list(models.items()):
+    for name, make in makers.items():
+        start = time.perf_counter()
         try:
-            found[name] = asdict(prunable.figures(model))
-        except OnnxCompError as err:  # a model of the rival that does not run
+            model = make()
+            found[name] = asdict(prunable.figures(model, time.perf_counter() - start))
+        except OnnxCompError as err:  # a model of the rival that does not run, too
             errors[name] = str(err)
-            del models[name]
+        else:
+            models[name] = model
     for name, ratio in prunable.timed({name: models[name] for name in _TIMED if name in models}).items():
         found[name]["latency"] = ratio
     return {"share": share, "target": target, "contenders": found, "errors": errors}
@@ -255,10 +240,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _lines(row: Mapping[str, Any]) -> list[list[str]]:
-    if row["error"]:
-        return [[row["name"], *["-"] * (len(_TITLES) - 2), f"FAILED: {row['error']}"]]
     lines = []
-    for at in row["shares"]:
+    for at in row.get("shares", ()):
         found = at["contenders"]
         ours, rival = found.get(OURS, {}), found.get(RIVAL, {})
         latency = Interval.of(ours.get("latency"))
@@ -271,6 +254,7 @@ def _lines(row: Mapping[str, Any]) -> list[list[str]]:
                 number(ours.get("macs"), 3),
                 number(ours.get("parameters"), 3),
                 str(latency or "-"),
+                str(row["rows"]),
                 number(saved, 2),
                 number(row["original"], 4),
                 *scores,
@@ -278,6 +262,8 @@ def _lines(row: Mapping[str, Any]) -> list[list[str]]:
                 str(Interval.of(rival.get("latency")) or "-"),
             ]
         )
+    if row["error"]:
+        lines.append([row["name"], *["-"] * (len(_TITLES) - 2), f"FAILED: {row['error']}"])
     return lines
 
 
@@ -301,10 +287,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--round", type=int, default=0, metavar="N", help="of channels; default: what suits the target")
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="for calibration; default: %(default)s")
+    parser.add_argument("--distill", action="store_true", help="recover by distillation, too: takes minutes")
     parser.add_argument("--rival", metavar="PYTHON", help="a Python that has onnxsim")
     parser.add_argument("--rival-samples", type=int, default=16, metavar="N", help="default: %(default)s")
-    parser.add_argument("--rival-timeout", type=float, default=120, metavar="S", help="default: %(default)s")
+    parser.add_argument(
+        "--rival-timeout", type=float, default=120, metavar="S", help="for all shares of a model; default: %(default)s"
+    )
     parser.add_argument("--seconds", type=float, default=5, metavar="S", help="of timing, per share; default: 5")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="rows per timed run; default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="while timing; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=900, metavar="S", help="for one model; default: %(default)s")
@@ -320,6 +310,8 @@ def main(argv: Sequence[str]) -> int:
         return served
     args = parse(argv)
     try:
+        if args.batch < 1:
+            raise UsageError(f"--batch must be 1 or more, got {args.batch}")
         entries = sample_models(args.sample_models) if args.sample_models else []
         named = {entry.name for entry in entries}
         entries = [entry for entry in entries if not args.only or entry.name in args.only]
@@ -333,15 +325,19 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2
-    names = ("shares", "round", "samples", "rival", "rival_samples", "rival_timeout", "seconds", "threads", "seed")
+    names = ("shares", "round", "samples", "distill", "rival", "rival_samples", "rival_timeout", "seconds", "batch",
+             "threads", "seed")  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     rows: list[dict[str, Any]] = []
     for entry in entries:
         files = {"calibration": entry.calibration, "evaluation": entry.evaluation}
         job = {name: None if path is None else str(path) for name, path in files.items()}
         job |= {"model": str(entry.model), "metric": entry.metric if entry.evaluation else None, **settings}
-        done = run_job(__file__, job, timeout=args.timeout)
-        rows.append({"name": entry.name, "error": done.error, "seconds": done.seconds, **(done.value or {})})
+        with tempfile.TemporaryDirectory(prefix="onnxcomp.") as folder:
+            kept = Path(folder, "shares.json")
+            done = run_job(__file__, {**job, "kept": str(kept)}, timeout=args.timeout)
+            found = done.value or (json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {})
+        rows.append({"name": entry.name, "error": done.error, "seconds": done.seconds, **found})
         print(f"{entry.name}  {done.error or 'done'}  {done.seconds:.0f} s", file=sys.stderr, flush=True)
         if args.json:  # after every model: a benchmark that is interrupted keeps what it has
             content = {"schema_version": SCHEMA_VERSION, **circumstances(), "settings": settings, "models": rows}
