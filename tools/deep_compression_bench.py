@@ -3,7 +3,8 @@
 Zeros, shared values, entropy coding (Han et al. 2016, Deep Compression, without its retraining): ``onnxcomp share
 --method entropy`` with and without ``--prune auto``, then ``onnxcomp pack``. Every other row of the evaluation samples
 chooses, for a drop of top1 of at most ``--max-drop``; the score of the rest, which nothing has seen, stands beside it.
-With ``--whole`` all rows choose, as for whoever has no more than these.
+With ``--whole`` all rows choose, as for whoever has no more than these. With ``--data``, the folder that
+`train_samples` takes, too, and the other 8,000 test images of Fashion-MNIST are what nothing has seen.
 The bound is the order-0 entropy of what is stored as indices.
 """
 
@@ -27,6 +28,7 @@ __all__ = ["Row", "main", "measure"]
 _TITLES = ("model", "fp32", "zeros", "packed", "smaller", "over bound", "top1, chosen on", "of the original",
            "top1, held out", "of the original", "s")  # fmt: skip
 _INDICES = ("UINT8", "UINT4")
+Images = tuple[np.ndarray, np.ndarray]  # and their labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,18 @@ class Row:
     seconds: float
 
 
-def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: int, *, whole: bool) -> Row:
-    """Make one model small, and judge it on what has chosen and on the rest."""
+def measure(
+    folder: Path, name: str, max_drop: float, prune: str | None, batch: int, *, whole: bool, unseen: Images | None
+) -> Row:
+    """Make one model small, and judge it on what has chosen and on the rest, or on others."""
     source, start = folder / name / "model.onnx", time.perf_counter()
     with np.load(folder / "fashion_mnist" / "eval.npz") as data, tempfile.TemporaryDirectory() as place:
-        parts = [Path(place, f"{part}.npz") for part in (("all",) if whole else ("choosing", "held_out"))]
-        for offset, part in enumerate(parts):
-            rows = slice(offset, None, len(parts))
-            np.savez(part, image=data["image"][rows], labels=data["labels"][rows])
+        image, labels = data["image"], data["labels"]
+        sets = [(image, labels)] if whole or unseen else [(image[k::2], labels[k::2]) for k in range(2)]
+        sets += [unseen] if unseen else []
+        parts = [Path(place, f"{number}.npz") for number in range(len(sets))]
+        for part, (image, labels) in zip(parts, sets, strict=True):
+            np.savez(part, image=image, labels=labels)
         result = onnxcomp.share(
             source,
             method="entropy",
@@ -85,9 +91,17 @@ def measure(folder: Path, name: str, max_drop: float, prune: str | None, batch: 
         packed=packed.size,
         over_bound=sum(tensor.stored for tensor in indices) / sum(tensor.bound for tensor in indices) - 1,
         scores=scores[0],
-        held_out=None if whole else scores[1],
+        held_out=scores[1] if len(scores) > 1 else None,
         seconds=seconds,
     )
+
+
+def unseen_of(data: Path) -> Images:
+    """Return the test images that the samples in the repository lack."""
+    from train_samples import EVAL_IMAGES, read_split  # needs torch
+
+    images, labels = read_split(data, "t10k", 10_000)
+    return images[EVAL_IMAGES:], labels[EVAL_IMAGES:]
 
 
 def _scores(samples: Path, original: Path, packed: Path) -> tuple[float, float]:
@@ -122,18 +136,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-drop", type=float, default=0.01, help="of top1")
     parser.add_argument("--batch", type=int, default=20, help="rows per run")
     parser.add_argument("--whole", action="store_true", help="let all samples choose")
+    parser.add_argument("--data", type=Path, help="folder with the four .gz files of Fashion-MNIST")
     parser.add_argument("--no-plain", action="store_true", help="leave out what is not pruned")
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--markdown", type=Path, help="where the table goes")
     given = parser.parse_args(arguments)
+    unseen = unseen_of(given.data) if given.data else None
     rows = []
     for name in given.only:
         for prune in ("auto",) if given.no_plain else (None, "auto"):
             try:
-                rows.append(measure(given.folder, name, given.max_drop, prune, given.batch, whole=given.whole))
+                row = measure(given.folder, name, given.max_drop, prune, given.batch, whole=given.whole, unseen=unseen)
             except OnnxCompError as err:
                 print(f"{name}: {err}", file=sys.stderr)
                 continue
+            rows.append(row)
             print("  ".join(_cells(rows[-1])), file=sys.stderr, flush=True)
     if not rows:
         return 1

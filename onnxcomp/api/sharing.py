@@ -23,7 +23,7 @@ from onnxcomp.api.making import (
     times,
 )
 from onnxcomp.api.storing import forms_beside_int8
-from onnxcomp.api.thinning import AUTO, Thinner, sparsity_of
+from onnxcomp.api.thinning import AUTO, Thinner, objection, sparsity_of, wary
 from onnxcomp.data import Feed, ImageOptions
 from onnxcomp.errors import GateFailed, ModelError, PassError, UsageError
 from onnxcomp.facts import all_nodes
@@ -101,8 +101,10 @@ def share(
         calibration: Samples that tell what layers read, so that their outputs change least; None: weights do.
         eval: Labelled samples for the metric, or unlabelled ones for fidelity to the original.
         metric: ``top1``, ``top5``, ``FILE.py:function`` or ``module:function``; top1 where labels are class numbers.
-        prune: Share of the weights that become zero first, over all layers together; ``auto``: as many as half of what
-            the gates allow, bits take the rest. For files that are packed: zeros cost them little.
+        prune: Share of the weights that become zero first, over all layers together; ``auto``: as many as two thirds
+            of what the gates allow, bits take the rest. Bits are then chosen that keep ``max_drop`` and
+            ``min_agreement`` (1 - 3 x ``max_drop`` where it is not named) by a standard error more: the boldest of
+            many looks better than it is. For files that are packed: zeros cost them little.
         exclude: Names of nodes whose weights stay as they are.
         gates: Bounds that the result must keep; None: it is returned as it is.
         bench: Whether the latency is measured, in turns with the original.
@@ -153,6 +155,8 @@ def share(
         work = replace(work, gates=(gates := _bounded(gates, task)))
     # The smallest model that keeps these is taken
     quality_gates = replace(gates, max_size=None, max_size_ratio=None, max_latency_ratio=None)
+    if prune == AUTO:
+        quality_gates = wary(quality_gates)
 
     counting = None if samples is None else samples.spread(_COUNT_RUNS)
     ctx = PassContext(target=get_target("auto"), samples=counting, seed=seed)
@@ -168,7 +172,7 @@ def share(
         base, thinned = thinner.most(base, quality_gates, show)
     elif share_of_zeros:
         base, thinned = thinner.pruned(base, share_of_zeros)
-    maker = _Maker(base, ctx, verifier, judge, settings)
+    maker = _Maker(base, ctx, verifier, judge, settings, wary=prune == AUTO)
     made = maker.make({}) if number is not None else _chosen(maker, units, task, quality_gates, show)
     if made.found.size >= work.size:
         raise PassError(
@@ -213,12 +217,19 @@ class _Maker:
     """Makes models with shared weights, and judges them."""
 
     def __init__(
-        self, base: "ir.Model", ctx: PassContext, verifier: Verifier, judge: Judge, settings: Mapping[str, Any]
+        self,
+        base: "ir.Model",
+        ctx: PassContext,
+        verifier: Verifier,
+        judge: Judge,
+        settings: Mapping[str, Any],
+        *,
+        wary: bool,
     ) -> None:
         self.base, self.ctx = base, ctx
         self.settings = dict(settings)
         self.tried: list[TriedBits] = []
-        self._verifier, self._judge = verifier, judge
+        self._verifier, self._judge, self._wary = verifier, judge, wary
         if ctx.samples is not None:
             ctx.grams = GramStore(base, ctx.samples, seed=ctx.seed)
 
@@ -234,9 +245,11 @@ class _Maker:
             raise PassError(f"no weight can share values: {why_nothing(self.base, (done,))}")
         return _Made(settings, done, measured(shared, self._judge))
 
-    def missed(self, made: _Made, gates: Gates) -> list[str]:
-        """Say which bounds a model misses."""
-        return missed(gates, self._judge, made.found)
+    def objection(self, made: _Made, gates: Gates) -> str | None:
+        """Say why a model is not to be chosen, or None."""
+        if self._wary:
+            return objection(gates, self._judge, made.found)
+        return "; ".join(missed(gates, self._judge, made.found)) or None
 
 
 def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show: Progress) -> _Made:
@@ -264,10 +277,10 @@ def _chosen(maker: _Maker, units: Sequence[Unit], task: Task, gates: Gates, show
         mean = sum(each * counts[name].all for name, each in bits.items()) / total
         show(f"judge {mean:.2f} bits", None)
         found = maker.make(bits)
-        objection = "; ".join(maker.missed(found, gates)) or None
-        maker.tried.append(TriedBits(mean, found.found.size, found.found.quality, objection))
-        made[:] = [found] if objection is None else [*made[:1], found]
-        return objection is None
+        why_not = maker.objection(found, gates)
+        maker.tried.append(TriedBits(mean, found.found.size, found.found.quality, why_not))
+        made[:] = [found] if why_not is None else [*made[:1], found]
+        return why_not is None
 
     best = smallest_good(candidates, good)
     if best is None:

@@ -1,27 +1,34 @@
-"""Zeros before values are shared: as many weights as the gates allow, with half of what they allow left for sharing."""
+"""Zeros before values are shared: as many as two thirds of what the gates allow; sharing has the rest.
 
+What is chosen, first how many zeros and then how many bits, is the boldest of dozens that were judged, and in part the
+luckiest: on samples that have not chosen it loses more. So what is chosen keeps more than the gates say (`objection`).
+By the score alone, 1,000 images of Fashion-MNIST choosing for at most one point, LeNet-5 lost 2.3 points on 1,000
+others and LeNet-300-100 1.9; how much is lost there follows from how many answers differ.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxcomp.api.making import measured, missed
+from onnxcomp.api.making import Measured, measured, missed
 from onnxcomp.errors import UsageError
 from onnxcomp.passbase import PassContext
 from onnxcomp.pipeline import PassReport, Verifier, run_recipe
 from onnxcomp.recipe import Recipe, Step
 from onnxcomp.report.sharing import TriedSparsity
 from onnxcomp.search import Judge, Progress
-from onnxcomp.target import Gates
+from onnxcomp.target import Budget, Gates
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["AUTO", "Thinner", "sparsity_of"]
+__all__ = ["AUTO", "Thinner", "objection", "sparsity_of", "wary"]
 
 AUTO = "auto"
 _PASS = "prune-weights"
 _SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-_HALF_DB = 3.0  # half of the noise
+_PART = 2 / 3  # of what the gates allow, noise too
 
 
 class Thinner:
@@ -47,10 +54,10 @@ class Thinner:
         return run_recipe(model, Recipe((step,)), self._ctx, self._verifier)
 
     def most(self, model: "ir.Model", gates: Gates, show: Progress) -> "tuple[ir.Model, list[PassReport]]":
-        """Return the model with as many zeros as half of the gates allows, by bisection; as it is where none does."""
+        """Return the model with as many zeros as a part of what the gates allow, by bisection; as it is where none."""
         best: tuple[ir.Model, list[PassReport]] = (model, [])
         low, high = -1, len(_SHARES)
-        half = _half(gates)
+        part = _part(gates)
         while high - low > 1:
             middle = (low + high) // 2
             show(f"prune {_SHARES[middle]:.0%} of the weights", None)
@@ -58,13 +65,27 @@ class Thinner:
             if not any(report.modified for report in found[1]):
                 return found  # which says why
             made = measured(found[0], self._judge)
-            objection = "; ".join(missed(half, self._judge, made)) or None
-            self.tried.append(TriedSparsity(_SHARES[middle], made.quality, objection))
-            if objection is None:
+            why_not = "; ".join(missed(part, self._judge, made)) or None
+            self.tried.append(TriedSparsity(_SHARES[middle], made.quality, why_not))
+            if why_not is None:
                 low, best = middle, found
             else:
                 high = middle
         return best
+
+
+def wary(gates: Gates) -> Gates:
+    """Return gates that bound how many answers may change, too, where only the drop of a score is bounded."""
+    if gates.max_drop is None or gates.min_agreement is not None:
+        return gates
+    return replace(gates, min_agreement=Budget(gates.max_drop).agreement_bound)
+
+
+def objection(gates: Gates, judge: Judge, made: Measured) -> str | None:
+    """Say why a model is not to be chosen, or None: it misses a gate, or keeps one by less than a standard error."""
+    if found := missed(gates, judge, made):
+        return "; ".join(found)
+    return None if gates.max_drop is None else judge.luck(made.quality, Budget(gates.max_drop, gates.min_agreement))
 
 
 def sparsity_of(prune: str | float | None) -> float | None:
@@ -84,11 +105,11 @@ def sparsity_of(prune: str | float | None) -> float | None:
     return share
 
 
-def _half(gates: Gates) -> Gates:
-    """Return gates that allow half of what these do."""
+def _part(gates: Gates) -> Gates:
+    """Return gates that allow a part of what these do."""
     return replace(
         gates,
-        max_drop=None if gates.max_drop is None else gates.max_drop / 2,
-        min_agreement=None if gates.min_agreement is None else (1 + gates.min_agreement) / 2,
-        min_sqnr=None if gates.min_sqnr is None else gates.min_sqnr + _HALF_DB,
+        max_drop=None if gates.max_drop is None else _PART * gates.max_drop,
+        min_agreement=None if gates.min_agreement is None else 1 - _PART * (1 - gates.min_agreement),
+        min_sqnr=None if gates.min_sqnr is None else gates.min_sqnr - 10 * math.log10(_PART),
     )

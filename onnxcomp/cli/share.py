@@ -58,7 +58,7 @@ def command(
     ] = None,
     prune: Annotated[
         str | None,
-        typer.Option(help="Share of the weights to set to zero first; auto: what half of the gates allows. To pack."),
+        typer.Option(help="Share of the weights to set to zero first; auto: what the gates allow. To pack."),
     ] = None,
     calibration: Annotated[
         str | None,

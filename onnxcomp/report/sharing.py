@@ -36,7 +36,7 @@ class TriedSparsity:
     Attributes:
         sparsity: Share of the weights that are zero.
         quality: On the evaluation samples.
-        objection: What it misses of half of what the bounds allow; None: nothing.
+        objection: What it misses of the part of the bounds that is for zeros; None: nothing.
     """
 
     sparsity: float
@@ -81,7 +81,7 @@ class ShareReport(TimedReport):
     def details(self, *, verbose: bool) -> Iterable[str]:
         """See `MadeReport.details`."""
         for zeros in self.pruned:
-            yield f" pruned  {zeros.sparsity:.0%} zeros: {zeros.objection or 'inside half of the bounds'}"
+            yield f" pruned  {zeros.sparsity:.0%} zeros: {zeros.objection or 'inside two thirds of the bounds'}"
         for one in self.tried:
             verdict = one.objection or "inside the bounds"
             yield f" tried   {one.mean:.2f} bits per weight, {bytes_text(one.size)}: {verdict}"

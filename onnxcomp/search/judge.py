@@ -184,19 +184,24 @@ class Judge:
         on = "" if quality.share == 1 else f", clear after {quality.share:.0%} of the runs"
         return next((f"{miss.text}{on}" for miss in self.misses(quality)), None)
 
-    def luck(self, quality: Quality) -> str | None:
+    def luck(self, quality: Quality, budget: Budget | None = None) -> str | None:
         """Say what other samples might well show of a candidate that is the boldest of many that were tried, or None.
 
         The best of many is in part the luckiest. So it must keep the bounds by one standard error more: that of the
         difference of two paired shares, at its largest for the share of answers that differ (McNemar 1947).
+
+        Args:
+            quality: Of the candidate.
+            budget: Other bounds than the judge's.
         """
+        budget = budget or self._budget
         if self._labels is None or quality.score is None or self.original.score is None:
             return None
         answers = max(sum(np.asarray(label).size for label in self._labels), 1)
         differ = max(0.0, 1 - quality.agreement)
         error = math.sqrt(differ / answers)
-        drop, bound = self.original.score - quality.score, self._budget.agreement_bound
-        if drop + error > self._budget.max_drop + 1e-9:
+        drop, bound = self.original.score - quality.score, budget.agreement_bound
+        if drop + error > budget.max_drop + 1e-9:
             return f"{self._task.metric_name} drops by {drop:.4f}, give or take {error:.4f}: too near to the budget"
         if quality.agreement - error < bound - 1e-9:
             return f"agreement {quality.agreement:.4f}, give or take {error:.4f}: too near to the bound of {bound:g}"

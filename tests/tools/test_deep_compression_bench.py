@@ -39,7 +39,9 @@ def test_it_measures(folder: Path, run_tool: Callable[..., Any]) -> None:
     assert row["zeros"] >= 0.5
     assert row["packed"] < row["fp32"] / 4
     assert row["scores"][1] == 1
-    assert row["scores"][0] >= 0.9
+    assert (
+        row["scores"][0] >= 0.94
+    )  # of 50 answers: 4 may be wrong give or take 2, 3 give or take 1.7, where 5 are allowed
     assert row["held_out"][1] == 1
     assert 0 < row["held_out"][0] <= 1
     assert "| net |" in done.stdout
