@@ -1,6 +1,6 @@
 """Train the networks of `sample_models/` on Fashion-MNIST and write them with their data and cards.
 
-    python tools/train_samples.py --data DIR [--only NAME] [--out sample_models]
+    python tools/train_samples.py --data DIR [--only NAME] [--seed N] [--out sample_models]
 
 DIR holds the four files `{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz` of Fashion-MNIST
 (https://github.com/zalandoresearch/fashion-mnist, or the Debian package `dataset-fashion-mnist`).
@@ -17,6 +17,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,9 @@ def make_card(recipe: Recipe, model: onnx.ModelProto, score: float, full_score: 
     }
 
 
-def write_sample(name: str, train_split: Split, test_split: Split, out: Path) -> bool:
+def write_sample(name: str, train_split: Split, test_split: Split, out: Path, seed: int) -> bool:
     """Train the network `name` and write its model and card into `out`; False if it missed its bar."""
-    recipe = RECIPES[name]
+    recipe = replace(RECIPES[name], seed=seed)
 
     def log(line: str) -> None:
         print(f"{name}  {line}", file=sys.stderr, flush=True)
@@ -149,14 +150,14 @@ def write_sample(name: str, train_split: Split, test_split: Split, out: Path) ->
     return True
 
 
-def write_samples(data: Path, out: Path, names: Sequence[str]) -> bool:
+def write_samples(data: Path, out: Path, names: Sequence[str], seed: int) -> bool:
     """Write the shared data and the networks `names` into `out`; False if one of them missed its bar."""
     train_split, test_split = read_split(data, "train", 60_000), read_split(data, "t10k", 10_000)
     folder = out / "fashion_mnist"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "calibration.npz", image=train_split[0][:CALIBRATION_IMAGES])
     np.savez_compressed(folder / "eval.npz", image=test_split[0][:EVAL_IMAGES], labels=test_split[1][:EVAL_IMAGES])
-    passed = [write_sample(name, train_split, test_split, out) for name in names]
+    passed = [write_sample(name, train_split, test_split, out, seed) for name in names]
     return all(passed)
 
 
@@ -165,10 +166,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train the networks of sample_models/ on Fashion-MNIST.")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the four .gz files")
     parser.add_argument("--only", choices=sorted(RECIPES), metavar="NAME", help=f"one of {', '.join(RECIPES)}")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="other copies; default: %(default)s, the sample models"
+    )
     parser.add_argument("--out", type=Path, default=Path("sample_models"), metavar="DIR", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        passed = write_samples(args.data, args.out, [args.only] if args.only else list(RECIPES))
+        passed = write_samples(args.data, args.out, [args.only] if args.only else list(RECIPES), args.seed)
     except DataError as err:
         print(f"error: {err}\nhint: the four files are at {HOME}", file=sys.stderr)
         return 2
