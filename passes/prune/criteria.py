@@ -45,7 +45,7 @@ def _joint(readings: Sequence[Reading], channels: int) -> _Floats:
         for gram, rows, place in zip(reading.gram, reading.rows, reading.place, strict=True):
             member = np.zeros((channels, place.size))
             member[place[place >= 0], np.flatnonzero(place >= 0)] = 1
-            found += member @ (rows.T @ rows * gram) @ member.T / (energy * len(readings))
+            found += member @ (rows.T @ rows * gram) @ member.T / energy
     return found
 
 

@@ -7,8 +7,8 @@ the columns ``c`` of one channel, and with all others moved to make up for it, t
 
 and H^-1 loses row and column c: ``H^-1 -= (H^-1)_{:,c} [(H^-1)_cc]^-1 (H^-1)_{c,:}``. The cheapest channel goes, and so
 on: the costs add up to the exact error of the least-squares fit without all of them. Channels that several nodes read
-cost the mean of what they cost there, each as a share of what the node gives: so groups compare, also those of residual
-streams, which many nodes read.
+cost the sum of what they cost there, each as a share of what the node gives: so groups compare. What is missing from a
+residual stream harms every branch that reads it, and what is missing inside a branch only that one.
 
 Where there are many, only a part of the inverse is brought up to date after each channel: that of the cheapest few,
 among which the next ones are found; the rest follows for several at once, which takes the time of a matrix product.
@@ -55,7 +55,7 @@ class Curve:
 
     Attributes:
         order: Numbers of the channels, the one that goes first at the front, [channels].
-        error: Cumulative, after 0, 1, 2... of them went, [channels + 1]; 1 is all that the readers give.
+        error: Cumulative, after 0, 1, 2... of them went, [channels + 1]; 1 is all that one reader gives.
     """
 
     order: npt.NDArray[np.int64]
@@ -76,7 +76,7 @@ def removal(readings: Sequence[Reading], channels: int, *, damping: float = DAMP
         channels: How many there are.
         damping: See `DAMPING`.
     """
-    systems = [system for reading in readings for system in _systems(reading, channels, damping, len(readings))]
+    systems = [system for reading in readings for system in _systems(reading, channels, damping)]
     order: list[int] = []
     costs: list[float] = []
     alive = np.ones(channels, np.bool_)
@@ -111,8 +111,8 @@ def ranked(scores: np.ndarray) -> Curve:
     return Curve(order, np.concatenate([[0.0], total / max(float(total[-1]), 1e-12)]))
 
 
-def _systems(reading: Reading, channels: int, damping: float, count: int) -> list["_System"]:
-    """Set up the parts of a reading: each a problem of its own, all shares of one output of so many."""
+def _systems(reading: Reading, channels: int, damping: float) -> list["_System"]:
+    """Set up the parts of a reading: each a problem of its own, all shares of one output."""
     energy = float(np.einsum("prk,prk->", reading.rows @ reading.gram, reading.rows))
     if energy <= 0:
         return []
@@ -120,7 +120,7 @@ def _systems(reading: Reading, channels: int, damping: float, count: int) -> lis
     for gram, rows, place in zip(damped(reading.gram, damping), reading.rows, reading.place, strict=True):
         few = rows if len(rows) <= len(gram) else np.linalg.qr(rows, mode="r")  # only W^T W matters
         inverse = cho_solve((cholesky(gram, lower=True), True), np.eye(len(gram)))
-        found.append(_System((inverse + inverse.T) / 2, few / np.sqrt(energy * count), place, channels))
+        found.append(_System((inverse + inverse.T) / 2, few / np.sqrt(energy), place, channels))
     return found
 
 

@@ -25,7 +25,7 @@ def error(readings: list[Reading], gone: np.ndarray) -> float:
             stay = ~np.isin(place, gone)
             fitted = np.zeros_like(rows)
             fitted[:, stay] = np.linalg.solve(gram[np.ix_(stay, stay)], (rows @ gram)[:, stay].T).T
-            total += np.einsum("rk,kl,rl->", rows - fitted, gram, rows - fitted) / (energy * len(readings))
+            total += np.einsum("rk,kl,rl->", rows - fitted, gram, rows - fitted) / energy
     return total
 
 
@@ -56,6 +56,13 @@ def test_each_step_is_the_cheapest_one() -> None:
     for step in range(5):
         costs = {c: error(readings, np.array([*order[:step], c])) for c in order[step:].tolist()}
         assert min(costs, key=costs.__getitem__) == order[step]
+
+
+def test_what_several_nodes_read_costs_what_all_of_them_miss() -> None:
+    one = reading(np.random.default_rng(5), 6)
+    alone, shared = removal([one], 6), removal([one, one, one], 6)
+    assert (shared.order == alone.order).all()
+    assert shared.error == pytest.approx(3 * alone.error)
 
 
 def test_where_much_is_put_off_little_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
