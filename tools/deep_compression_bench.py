@@ -21,7 +21,7 @@ import numpy as np
 from zoo_tables import Table, circumstances, number
 
 import onnxcomp
-from onnxcomp.errors import OnnxCompError
+from onnxcomp.errors import OnnxCompError, UsageError
 
 __all__ = ["Row", "main", "measure"]
 
@@ -97,10 +97,17 @@ def measure(
 
 
 def unseen_of(data: Path) -> Images:
-    """Return the test images that the samples in the repository lack."""
-    from train_samples import EVAL_IMAGES, read_split  # needs torch
+    """Return the test images that the samples in the repository lack.
 
-    images, labels = read_split(data, "t10k", 10_000)
+    Raises:
+        UsageError: The folder does not hold Fashion-MNIST.
+    """
+    from train_samples import EVAL_IMAGES, DataError, read_split  # needs torch
+
+    try:
+        images, labels = read_split(data, "t10k", 10_000)
+    except DataError as err:
+        raise UsageError(str(err)) from err
     return images[EVAL_IMAGES:], labels[EVAL_IMAGES:]
 
 
@@ -141,7 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--markdown", type=Path, help="where the table goes")
     given = parser.parse_args(arguments)
-    unseen = unseen_of(given.data) if given.data else None
+    try:
+        unseen = unseen_of(given.data) if given.data else None
+    except UsageError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return err.exit_code
     rows = []
     for name in given.only:
         for prune in ("auto",) if given.no_plain else (None, "auto"):
