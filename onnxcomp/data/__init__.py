@@ -9,7 +9,7 @@ from onnxcomp.data.image_list import list_images
 from onnxcomp.data.images import ImageFolder
 from onnxcomp.data.loader import LOADER, LoaderSamples, as_loader
 from onnxcomp.data.npz import NpzFolder, NpzRows
-from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, fitting, perturbed, shifted
+from onnxcomp.data.perturb import PERTURBATIONS, can_perturb, fitting, mixed, perturbed, shifted
 from onnxcomp.data.samples import Feed, InputSpec, Samples, spread_runs
 from onnxcomp.data.synthetic import DYNAMIC_SIZE, SyntheticSamples
 from onnxcomp.errors import DataError
@@ -27,6 +27,7 @@ __all__ = [
     "SyntheticSamples",
     "can_perturb",
     "fitting",
+    "mixed",
     "open_samples",
     "perturbed",
     "shifted",

@@ -15,7 +15,7 @@ import numpy as np
 from onnxcomp.data.checks import is_float
 from onnxcomp.data.samples import Feed
 
-__all__ = ["PERTURBATIONS", "Perturbation", "can_perturb", "fitting", "perturbed", "shifted"]
+__all__ = ["PERTURBATIONS", "Perturbation", "can_perturb", "fitting", "mixed", "perturbed", "shifted"]
 
 _Disturb = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 _CHANNELS = (1, 3, 4)
@@ -152,6 +152,26 @@ def shifted(feed: Feed, share: float, rng: np.random.Generator) -> Feed:
             for axis, (side, way) in enumerate(zip(sides, ways, strict=True), first):
                 moved = moved.take(np.clip(np.arange(side) + round(way * min(sides)), 0, side - 1), axis)
         found[name] = moved
+    return found
+
+
+def mixed(feed: Feed, other: Feed, share: float) -> Feed:
+    """Return a copy of one run's inputs in which images are mixed with those of another, where both are of one shape.
+
+    Args:
+        feed: The inputs.
+        other: Of another run of the same model.
+        share: Of the other's images, in [0, 1].
+
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2.
+    """
+    found = {}
+    for name, value in feed.items():
+        found[name] = value
+        added = other.get(name)
+        if can_perturb(value, "blur") and isinstance(added, np.ndarray) and added.shape == value.shape:
+            blend = value * (1 - share) + added * share
+            found[name] = (np.rint(blend) if value.dtype == np.uint8 else blend).astype(value.dtype)
     return found
 
 

@@ -5,13 +5,14 @@
     W' = argmin E|z(x) - z'(x; W')|^2      z: outputs of the original, before a Softmax or a Sigmoid that ends it
 
 `recover` fits one layer at a time, each to what that layer gave. Where channels went, no layer can give that any more,
-and what is lost in one could be made up for better in another. Here all that are behind something pruned move together
-(Adam, from the weights as they are, with a rate that is a share of each tensor's size and falls to 0 along a cosine).
+and what is lost in one could be made up for better in another. Here all that are behind something pruned move together,
+from the weights as they are (`descent`).
 No labels are needed, and no training framework: onnxruntime runs the model forwards, `adjoints` backwards. One run in
 eight is held out: it judges after every epoch, and the best weights are kept.
 
 A few hundred samples would be learnt by heart. But the original answers whatever it is asked, so each epoch asks
-something new: images are moved a little, each by another way. Other inputs stay as they are.
+something new: images are moved a little, each by another way, and half of them are mixed with another. Other inputs
+stay as they are.
 
 Time: about four times that of running the model over all samples, for each epoch, on one core in numpy; small runs go
 side by side where the model takes them so. Memory: the activations of one run, or 16 MB of several, and three times the
@@ -20,8 +21,9 @@ weights; what the original gives waits in files where it is much.
 Declines: layers whose weight is shared, computed or not float32; those that an operator without an adjoint is behind;
 all, where no epoch is better on what is held out. Weights that are 0 stay 0.
 
-Sources: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.1 (matching logits); Kingma and
-Ba 2015 (Adam), algorithm 1; Li et al. 2021, "BRECQ" (fitting layers together to few unlabelled samples).
+Sources: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2.1 (matching logits); Li et al.
+2021, "BRECQ" (fitting layers together to few unlabelled samples); Beyer et al. 2022, "Knowledge distillation: A good
+teacher is patient and consistent" (the same mixed image for both); Zhang et al. 2018, "mixup", section 2.
 """
 
 import math
@@ -34,7 +36,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from onnxcomp.data import Feed, Samples, shifted
+from onnxcomp.data import Feed, Samples, mixed, shifted
 from onnxcomp.data.samples import Selection
 from onnxcomp.errors import ModelError, OnnxCompError, RecipeError
 from onnxcomp.model import infer_shapes, open_session
@@ -44,6 +46,7 @@ from onnxcomp.runtime import Session
 from onnxcomp.statistics import Relay, inner_values
 
 from .adjoints import ADJOINTS
+from .descent import Descent
 from .linear import Layer, layer_of, left
 from .order import differing
 from .origin import beside
@@ -52,8 +55,7 @@ __all__ = ["Distill", "DistillConfig"]
 
 _HELD_OUT = 8  # every so many runs one judges
 _ENDS = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")  # only say otherwise what they read
-_BETAS = (0.9, 0.999)
-_SMALL = 1e-3  # size of a tensor from which on steps are a share of it
+_POOL = 32  # runs that are kept to mix others with
 _TINY = 1e-12
 _BYTES = 1 << 24  # of tensors of runs that are worked on side by side
 
@@ -70,6 +72,7 @@ class DistillConfig:
         batch: Runs per step.
         runs: Calibration samples at most, spread evenly over all.
         shift: How far images are moved at most, as a share of their smaller side; 0: not at all.
+        mix: Share of the runs whose images are mixed with those of another run, in [0, 1].
         exclude: Names of nodes whose weights stay as they are.
     """
 
@@ -78,6 +81,7 @@ class DistillConfig:
     batch: int = 16
     runs: int = 512
     shift: float = 0.05
+    mix: float = 0.5
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +91,8 @@ class DistillConfig:
             raise RecipeError("epochs and batch must be 1 or more, and runs 2 or more")
         if not 0 <= self.shift < 1:
             raise RecipeError(f"shift must be in [0, 1), got {self.shift}")
+        if not 0 <= self.mix <= 1:
+            raise RecipeError(f"mix must be in [0, 1], got {self.mix}")
 
 
 class Distill(Pass[DistillConfig]):
@@ -124,7 +130,10 @@ class Distill(Pass[DistillConfig]):
         count = feeds.count()
         judges = [run for run in range(count) if run % _HELD_OUT == min(_HELD_OUT, count) - 1]
         fit = Selection(feeds, sorted({*range(count)} - {*judges}))
-        state = _State.of(part, self.config.rate, self.config.epochs * -(-fit.count() // self.config.batch))
+        weights = {str(value.name): array for value in part.weights if (array := constant(value)) is not None}
+        parts = {str(layer.node.inputs[1].name): layer.size[0] for layer in part.layers if layer.node.inputs[1]}
+        steps = self.config.epochs * -(-fit.count() // self.config.batch)
+        state = Descent(weights, parts, self.config.rate, steps)
         session = part.session(model, threads=ctx.threads)
 
         def errors(relays: _Relays, *at: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], float]:
@@ -144,7 +153,7 @@ class Distill(Pass[DistillConfig]):
             best, least = None, sum(errors(held, index)[2] for index in range(len(judges)))
             done, total, most = 0, self.config.epochs * fit.count(), 0
             for epoch in range(self.config.epochs):
-                asked = partial(_moved, fit, self.config.shift, (ctx.seed, epoch))
+                asked = partial(_asked, fit, self.config.shift, self.config.mix, (ctx.seed, epoch))
                 with part.ran(teacher, model, asked, threads=ctx.threads) as relays:
                     most = most or _side_by_side(lambda *at, relays=relays: errors(relays, *at)[0], relays[0].length)
                     for batch in _batches(rng.permutation(relays[0].length), self.config.batch):
@@ -173,10 +182,17 @@ def _powers(teacher: ir.Model, aims: Sequence[str], feeds: Samples, *, threads: 
     return powers
 
 
-def _moved(samples: Samples, shift: float, seed: tuple[int, int]) -> Iterator[Feed]:
-    """Deliver samples, their images moved: the same for the same seed."""
+def _asked(samples: Samples, shift: float, mix: float, seed: tuple[int, int]) -> Iterator[Feed]:
+    """Deliver samples, their images moved, and some mixed with those of another run: the same for the same seed."""
     rng = np.random.default_rng(seed)
-    return (shifted(feed, shift, rng) for feed in samples)
+    others: list[Feed] = []
+    for index, feed in enumerate(samples):
+        moved = shifted(feed, shift, rng)
+        yield mixed(moved, others[rng.integers(len(others))], rng.random()) if others and rng.random() < mix else moved
+        if mix and len(others) < _POOL:
+            others.append(moved)
+        elif mix and (place := rng.integers(index + 1)) < _POOL:
+            others[place] = moved
 
 
 def _joined(relay: Relay, at: Sequence[int], name: str) -> np.ndarray:
@@ -349,47 +365,3 @@ def _between(graph: ir.Graph, weights: Sequence[ir.Value], leading: set[ir.Value
             found.append(node)
             live |= set(node.outputs)
     return found
-
-
-@dataclass(slots=True, eq=False)
-class _State:
-    """Weights on their way down.
-
-    Attributes:
-        weights: By name.
-        first: Running means of slopes, by name.
-        second: Of their squares.
-        rates: First sizes of steps, by name.
-        steps: How many there will be.
-        done: How many were made.
-    """
-
-    weights: dict[str, np.ndarray]
-    first: dict[str, np.ndarray]
-    second: dict[str, np.ndarray]
-    rates: Mapping[str, float]
-    steps: int
-    done: int = 0
-
-    @classmethod
-    def of(cls, part: _Part, rate: float, steps: int) -> "_State":
-        """Begin."""
-        weights = {str(value.name): array for value in part.weights if (array := constant(value)) is not None}
-        empty = [{name: np.zeros_like(array) for name, array in weights.items()} for _ in range(2)]
-        sizes = {name: max(float(np.sqrt(np.square(w).mean())), _SMALL) for name, w in weights.items()}
-        return cls(weights, empty[0], empty[1], {name: rate * size for name, size in sizes.items()}, steps)
-
-    def step(self, gradient: Mapping[str, np.ndarray]) -> None:
-        """Make a step of Adam; what is 0 in a weight that is no bias stays 0."""
-        rate = (1 + math.cos(math.pi * self.done / self.steps)) / 2
-        self.done += 1
-        for name, slope in gradient.items():
-            old = self.weights[name]
-            self.first[name] = _BETAS[0] * self.first[name] + (1 - _BETAS[0]) * slope
-            self.second[name] = _BETAS[1] * self.second[name] + (1 - _BETAS[1]) * np.square(slope)
-            mean, square = (
-                sums[name] / (1 - beta**self.done) for sums, beta in zip((self.first, self.second), _BETAS, strict=True)
-            )
-            change = rate * self.rates[name] * mean / (np.sqrt(square) + _TINY)
-            still = (old == 0) if old.ndim > 1 else np.zeros((), np.bool_)
-            self.weights[name] = np.where(still, old, old - change).astype(np.float32)
