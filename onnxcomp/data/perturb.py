@@ -155,23 +155,39 @@ def shifted(feed: Feed, share: float, rng: np.random.Generator) -> Feed:
     return found
 
 
-def mixed(feed: Feed, other: Feed, share: float) -> Feed:
-    """Return a copy of one run's inputs in which images are mixed with those of another, where both are of one shape.
+def mixed(feed: Feed, other: Feed, share: float, rng: np.random.Generator) -> Feed:
+    """Return a copy of one run's inputs with images of another mixed in, where both are of one shape.
+
+    All images of the run are mixed alike: blended, or with a rectangle of the other's put over them.
 
     Args:
         feed: The inputs.
         other: Of another run of the same model.
         share: Of the other's images, in [0, 1].
+        rng: Chooses how, and where.
 
-    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2.
+    Sources: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2; Yun et al. 2019, "CutMix",
+    section 3.1.
     """
+    blends, corner = rng.random() < 0.5, rng.random(2)
     found = {}
     for name, value in feed.items():
         found[name] = value
         added = other.get(name)
-        if can_perturb(value, "blur") and isinstance(added, np.ndarray) and added.shape == value.shape:
+        if not can_perturb(value, "blur") or not isinstance(added, np.ndarray) or added.shape != value.shape:
+            continue
+        if blends:
             blend = value * (1 - share) + added * share
             found[name] = (np.rint(blend) if value.dtype == np.uint8 else blend).astype(value.dtype)
+        else:
+            first = 2 if _channels(value) == 1 else 1
+            sides = value.shape[first : first + 2]
+            sizes = [round(side * share**0.5) for side in sides]
+            starts = [round(place * (side - size)) for place, side, size in zip(corner, sides, sizes, strict=True)]
+            places = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+            where = (*[slice(None)] * first, *places)
+            found[name] = value.copy()
+            found[name][where] = added[where]
     return found
 
 

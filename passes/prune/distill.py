@@ -188,7 +188,8 @@ def _asked(samples: Samples, shift: float, mix: float, seed: tuple[int, int]) ->
     others: list[Feed] = []
     for index, feed in enumerate(samples):
         moved = shifted(feed, shift, rng)
-        yield mixed(moved, others[rng.integers(len(others))], rng.random()) if others and rng.random() < mix else moved
+        blends = bool(others) and rng.random() < mix
+        yield mixed(moved, others[rng.integers(len(others))], rng.random(), rng) if blends else moved
         if mix and len(others) < _POOL:
             others.append(moved)
         elif mix and (place := rng.integers(index + 1)) < _POOL:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxcomp.data import PERTURBATIONS, can_perturb, fitting, perturbed, shifted
+from onnxcomp.data import PERTURBATIONS, can_perturb, fitting, mixed, perturbed, shifted
 
 IMAGES = {"NCHW": (2, 3, 16, 12), "NHWC": (2, 16, 12, 3)}
 
@@ -91,3 +91,29 @@ def test_blur_keeps_the_mean_of_an_even_image_and_mixes_no_channels() -> None:
 def test_what_fits(value: np.ndarray, noise: bool, blur: bool) -> None:
     assert (can_perturb(value), can_perturb(value, "blur")) == (noise, blur)
     assert ("blur" in fitting({"x": value})) == blur
+
+
+def test_images_of_one_shape_are_mixed_and_nothing_else_is() -> None:
+    rng = np.random.default_rng(0)
+    feeds = [
+        {
+            "bytes": rng.integers(0, 256, (1, 3, 8, 8)).astype(np.uint8),
+            "image": rng.random((1, 8, 8, 1), dtype=np.float32),
+            "ids": rng.integers(0, 9, (1, 5)),
+            "wide": rng.random((1, 3, 8, 8 + run), dtype=np.float32),
+        }
+        for run in range(2)
+    ]
+    ways = set()
+    for seed in range(20):
+        found = mixed(*feeds, 0.25, np.random.default_rng(seed))
+        for name in ("bytes", "image"):
+            blend = 0.75 * feeds[0][name] + 0.25 * feeds[1][name]
+            changed = (found[name] != feeds[0][name]).any(axis=(0, 1 if name == "bytes" else 3))
+            pasted = np.isin(found[name], feeds[1][name]) | (found[name] == feeds[0][name])
+            ways.add("blended" if np.allclose(found[name], blend, atol=0.51) and changed.mean() > 0.5 else "pasted")
+            assert found[name].dtype == feeds[0][name].dtype
+            assert np.allclose(found[name], blend, atol=0.51) or (pasted.all() and changed.sum() == 16)
+        for name in ("ids", "wide"):
+            assert found[name] is feeds[0][name]
+    assert ways == {"blended", "pasted"}
