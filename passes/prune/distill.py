@@ -76,12 +76,12 @@ class DistillConfig:
         exclude: Names of nodes whose weights stay as they are.
     """
 
-    epochs: int = 100
+    epochs: int = 200
     rate: float = 0.01
     batch: int = 16
     runs: int = 512
     shift: float = 0.05
-    mix: float = 0.5
+    mix: float = 0.75
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ def test_it_comes_closer_than_layer_by_layer(parse: Parse, samples: Any, name: s
     assert error(original, model, unseen) < 0.97 * before
 
 
-def test_half_of_a_trained_network_comes_closer_to_the_original_by_moved_images(sample_models: Path) -> None:
+def test_half_of_a_trained_network_comes_closer_to_the_original_by_moved_and_mixed_images(sample_models: Path) -> None:
     original = load(sample_models / "lenet_300_100" / "model.onnx")
     samples = open_samples(sample_models / "fashion_mnist" / "calibration.npz", input_specs(original)).take(200)
     with np.load(sample_models / "fashion_mnist" / "eval.npz") as rows:
@@ -56,9 +56,9 @@ def test_half_of_a_trained_network_comes_closer_to_the_original_by_moved_images(
     fitted = sliced.clone()
     assert Recover(RecoverConfig(spare=8)).run(fitted, ctx).modified
     errors = [error(original, sliced, unseen), error(original, fitted, unseen)]
-    for shift in (0.0, 0.05):
+    for config in (DistillConfig(epochs=16, shift=0, mix=0), DistillConfig(epochs=16)):
         model = fitted.clone()
-        assert Distill(DistillConfig(epochs=16, shift=shift)).run(model, ctx).modified
+        assert Distill(config).run(model, ctx).modified
         errors.append(error(original, model, unseen))
     assert errors[3] < 0.97 * errors[2] < errors[1] < errors[0]
 
