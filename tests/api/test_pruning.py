@@ -13,6 +13,7 @@ import onnxcomp
 from onnxcomp import GateFailed, Gates, PassError, PruneReport, RecipeError, UsageError
 from onnxcomp.cli.app import build_app, run
 from onnxcomp.model import load, open_session
+from onnxcomp.passes.prune.distill import DistillConfig
 
 pytestmark = pytest.mark.usefixtures("times")
 
@@ -84,7 +85,11 @@ def test_steps_reach_what_one_reaches(dense: Path) -> None:
     assert once.skipped == often.skipped
 
 
-def test_what_is_left_makes_up_for_what_went(resnet: Path, data: dict[str, Path]) -> None:
+def test_what_is_left_makes_up_for_what_went(
+    resnet: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = DistillConfig.__init__.__defaults__ or ()
+    monkeypatch.setattr(DistillConfig.__init__, "__defaults__", (8, *defaults[1:]))  # epochs: 300 take minutes
     found = {
         how: onnxcomp.prune(resnet, ratio=0.5, round=1, recovery=how, bench=False, **data).report
         for how in ("none", "bias", None, "distill")
