@@ -59,8 +59,9 @@ def command(
     criterion: Annotated[
         str | None,
         typer.Option(
-            help="How much a channel matters: obs (needs samples), l2, l1, fpgm, batch-norm or random; a weight: "
-            "sparsegpt (needs samples) or magnitude.  [default: obs or sparsegpt with samples, else l2 or magnitude]"
+            help="How much a channel matters: obs, energy, thinet, lasso, apoz, activation-mean or activation-std (of "
+            "samples), l2, l1, fpgm, kmeans, batch-norm or random; a weight: sparsegpt (of samples) or magnitude."
+            "  [default: obs or sparsegpt with samples, else l2 or magnitude]"
         ),
     ] = None,
     allocation: Annotated[

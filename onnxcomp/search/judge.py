@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxcomp.data import Samples
-from onnxcomp.errors import MetricError
+from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.metrics import Fidelity, Metric, evaluate, score_interval, typical_sqnr
 from onnxcomp.runtime import Session
 from onnxcomp.search.early import GROUPS, hopeless, looks
@@ -82,6 +82,10 @@ class Judge:
         task: Samples and metric.
         budget: The bounds.
         features: Outputs that are vectors, not scores (``facts.feature_outputs``).
+
+    Raises:
+        ModelError: The original fails while it runs, or gives nothing but NaN.
+        MetricError: The metric raises, or gives no finite number.
     """
 
     def __init__(
@@ -92,8 +96,16 @@ class Judge:
         self._budget = budget
         self._labels = task.samples.labels() if task.metric else None
         self._reference = Spool()
+        answered = False
         for feed in task.samples:
-            self._reference.append(original.run(feed))
+            answers = original.run(feed)
+            answered = answered or not all(map(_is_nan, answers.values()))
+            self._reference.append(answers)
+        if not answered and len(self._reference):
+            raise ModelError(
+                "the original gives nothing but NaN for all evaluation samples: there is nothing to judge a change by",
+                hint="`onnxcomp inspect` says whether weights hold NaN; else check how the inputs are scaled",
+            )
         self.original = Quality(self._score(self._reference), agreement=1.0, sqnr=float("inf"))
 
     def quality(self, session: Session, *, early: bool = False) -> Quality:
@@ -244,6 +256,12 @@ class Judge:
     def _evaluated(self, metric: Metric, outputs: Spool, runs: Sequence[int]) -> float:
         assert self._labels is not None
         return evaluate(metric, [outputs[run] for run in runs], [self._labels[run] for run in runs])
+
+
+def _is_nan(answer: Any) -> bool:
+    return (
+        isinstance(answer, np.ndarray) and answer.size > 0 and answer.dtype.kind == "f" and bool(np.isnan(answer).all())
+    )
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxcomp.errors import MetricError
+from onnxcomp.errors import MetricError, ModelError
 from onnxcomp.runtime import Session
 from onnxcomp.search.judge import Judge, Task
 from onnxcomp.search.result import Quality
@@ -134,3 +134,16 @@ def test_a_metric_that_fails(judge: Any) -> None:
         judge(metric=failing)
     with pytest.raises(MetricError):
         judge(metric=lambda outputs, labels: float("nan"))
+
+
+def test_an_original_that_gives_nothing_but_nan_judges_nothing(linear: Any, samples: Any) -> None:
+    with pytest.raises(ModelError, match="nothing but NaN for all evaluation samples"):
+        Judge(linear(np.full((4, 4), np.nan)), Task(samples(FEEDS)), Budget())
+    some = np.eye(4)
+    some[0, 0] = np.nan
+    assert Judge(linear(some), Task(samples(FEEDS)), Budget()).quality(linear(some)).agreement == 1
+
+
+def test_an_original_that_gives_no_rows_is_not_one_of_nan(linear: Any, samples: Any) -> None:
+    feeds = [{"x": np.zeros((0, 4), np.float32)}]
+    assert Judge(linear(np.eye(4)), Task(samples(feeds)), Budget()).quality(linear(np.eye(4))).agreement == 1
