@@ -76,7 +76,7 @@ class DistillConfig:
         exclude: Names of nodes whose weights stay as they are.
     """
 
-    epochs: int = 300
+    epochs: int = 200
     rate: float = 0.01
     batch: int = 16
     runs: int = 512

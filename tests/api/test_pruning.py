@@ -89,7 +89,7 @@ def test_what_is_left_makes_up_for_what_went(
     resnet: Path, data: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defaults = DistillConfig.__init__.__defaults__ or ()
-    monkeypatch.setattr(DistillConfig.__init__, "__defaults__", (8, *defaults[1:]))  # epochs: 300 take minutes
+    monkeypatch.setattr(DistillConfig.__init__, "__defaults__", (8, *defaults[1:]))  # epochs: 200 take minutes
     found = {
         how: onnxcomp.prune(resnet, ratio=0.5, round=1, recovery=how, bench=False, **data).report
         for how in ("none", "bias", None, "distill")
