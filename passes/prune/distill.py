@@ -6,17 +6,16 @@
 
 `recover` fits one layer at a time, each to what that layer gave. Where channels went, no layer can give that any more,
 and what is lost in one could be made up for better in another. Here all that are behind something pruned move together,
-from the weights as they are (`descent`).
-No labels are needed, and no training framework: onnxruntime runs the model forwards, `adjoints` backwards. One run in
-eight is held out: it judges after every epoch, and the best weights are kept.
+from the weights as they are (`descent`). No labels are needed, and no training framework: onnxruntime runs the model
+forwards, `adjoints` backwards. One run in eight is held out: it judges after every epoch, and the best weights are kept.
 
 A few hundred samples would be learnt by heart. But the original answers whatever it is asked, so each epoch asks
-something new: images are moved a little, each by another way, and half of them are mixed with another. Other inputs
+something new: images are moved a little, each by another way, and most of them are mixed with another. Other inputs
 stay as they are.
 
 Time: about four times that of running the model over all samples, for each epoch, on one core in numpy; small runs go
-side by side where the model takes them so. Memory: the activations of one run, or 16 MB of several, and three times the
-weights; what the original gives waits in files where it is much.
+side by side where the model takes them so. Memory: the activations of one run, or 16 MB of several, three times the
+weights, and the inputs of 32 runs that others are mixed with; what the original gives waits in files where it is much.
 
 Declines: layers whose weight is shared, computed or not float32; those that an operator without an adjoint is behind;
 all, where no epoch is better on what is held out. Weights that are 0 stay 0.
