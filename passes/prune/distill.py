@@ -7,7 +7,7 @@
 `recover` fits one layer at a time, each to what that layer gave. Where channels went, no layer can give that any more,
 and what is lost in one could be made up for better in another. Here all that are behind something pruned move together,
 from the weights as they are (`descent`). No labels are needed, and no training framework: onnxruntime runs the model
-forwards, `adjoints` backwards. One run in eight is held out: it judges after every epoch, and the best weights are kept.
+forwards, `adjoints` backwards. One run in eight is held out: it judges each epoch, and the best weights are kept.
 
 A few hundred samples would be learnt by heart. But the original answers whatever it is asked, so each epoch asks
 something new: images are moved a little, each by another way, and most of them are mixed with another. Other inputs
